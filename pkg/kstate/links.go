@@ -41,7 +41,7 @@ type Link struct {
 	NS, Name string
 	Kind     LinkKind
 	MAC      overlay.MAC // zero: not managed
-	MTU      int
+	MTU      int         // bytes; zero: not managed
 	// VXLAN: identifier, source address, UDP port, and the namespace whose sockets it uses.
 	VNI      overlay.VNI
 	Local    netip.Addr
@@ -63,6 +63,20 @@ func (l Link) On() string   { return "" }
 func (l Link) identity() Link {
 	l.MAC, l.MTU, l.PeerMAC, l.PeerAlias = overlay.MAC{}, 0, overlay.MAC{}, ""
 	return l
+}
+
+// same leaves out of have what l does not manage.
+func (l Link) same(have Link) bool {
+	if l.MAC.IsZero() {
+		have.MAC = l.MAC
+	}
+	if l.PeerMAC.IsZero() {
+		have.PeerMAC = l.PeerMAC
+	}
+	if l.MTU == 0 {
+		have.MTU = 0
+	}
+	return l == have
 }
 
 func (l Link) String() string {

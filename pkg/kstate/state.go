@@ -152,11 +152,16 @@ func (o Op) String() string {
 	return s
 }
 
-// Same reports whether have needs no change to be want. It is equality, but for what the kernel learns by itself:
-// a WireGuard peer with a fresh handshake keeps the endpoint it roamed to.
+// Same reports whether have needs no change to be want. It is equality, but for what the kernel decides by itself:
+// a WireGuard peer with a fresh handshake keeps the endpoint it roamed to, and what want leaves unmanaged in a link
+// may be anything.
 func Same(want, have Item) bool {
-	if w, ok := want.(WGPeer); ok {
+	switch w := want.(type) {
+	case WGPeer:
 		h, ok := have.(WGPeer)
+		return ok && w.same(h)
+	case Link:
+		h, ok := have.(Link)
 		return ok && w.same(h)
 	}
 	return want == have

@@ -1,0 +1,50 @@
+package plan
+
+import (
+	"net/netip"
+
+	"weft/pkg/overlay"
+)
+
+// Self is what this node knows of itself, better than any record does.
+type Self struct {
+	Node string
+	// VTEP is the tunnel address, IPv4; the zero value means that none is leased yet: encrypted networks then stay
+	// without their overlay part.
+	VTEP netip.Addr
+	// Underlay is the address at which others reach this node.
+	Underlay netip.Addr
+	// UnderlayMTU is the MTU in bytes of the interface that carries Underlay; 0 means unknown and checks nothing.
+	UnderlayMTU int
+	// VXLANPort is the UDP port of VXLAN, the same on all nodes of a cluster.
+	VXLANPort uint16
+	// Backend is "kernel" or "engine".
+	Backend string
+	// WireGuard holds the own live key generations, the newest last.
+	WireGuard []overlay.WireGuardKey
+	// Keepalive is WireGuard's persistent keepalive in seconds, 0 for off.
+	Keepalive int
+	// WGPorts holds the UDP ports that WireGuard may use, in use or not.
+	WGPorts []uint16
+	// EgressPool holds all legs of this host; the zero value means no egress.
+	EgressPool netip.Prefix
+	// Routers and Legs hold this node's own presence and egress leg, by network. A network without a leg has no egress.
+	Routers map[overlay.NetworkID]overlay.Router
+	Legs    map[overlay.NetworkID]overlay.Leg
+	// ForwardHooks names the chains of table ip filter that drop forwarded packets unless a rule of ours accepts them.
+	ForwardHooks []string
+	// IPv6 says that the kernel has IPv6, BridgeNetfilter that net/bridge/bridge-nf-call-* exist.
+	IPv6            bool
+	BridgeNetfilter bool
+	// Preshared says for which nodes, by name, a preshared key is set.
+	Preshared map[string]bool
+}
+
+// Input is everything that a decision rests on.
+type Input struct {
+	Self Self
+	// Snapshot is what is known of the cluster; nil counts as an incomplete, empty one.
+	Snapshot *overlay.Snapshot
+	// Local holds the endpoints of this node whose namespace exists; those that are leaving are ignored.
+	Local []overlay.LocalEndpoint
+}
