@@ -1,0 +1,96 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"weft/keys"
+	"weft/pkg/kstate"
+	"weft/pkg/wireguard"
+)
+
+// Devices configures the WireGuard devices in the transit namespace; *wireguard.Client is one.
+type Devices interface {
+	Observe(now time.Time) ([]kstate.WGDevice, []kstate.WGPeer, []wireguard.PeerStats, error)
+	SetDevice(d kstate.WGDevice, key keys.PrivateKey) error
+	SetPeer(p kstate.WGPeer, psk *keys.PresharedKey) error
+	RemovePeer(device string, k keys.PublicKey) error
+}
+
+// Config says how a Kernel works. Log and Backend are needed; the rest has defaults.
+type Config struct {
+	Log *slog.Logger
+	// Backend makes WireGuard links.
+	Backend wireguard.Backend
+	// Devices configures them; nil for a wireguard.Client of its own.
+	Devices Devices
+	// Keyring finds the private half of a public key of this node; nil for none.
+	Keyring func(keys.PublicKey) (keys.PrivateKey, bool)
+	// PSK is the preshared key for a peer, nil for none; nil for no preshared keys at all.
+	PSK func(keys.PublicKey) *keys.PresharedKey
+	// Now is the wall clock that decides whether a peer's handshake is fresh; nil for time.Now.
+	Now func() time.Time
+}
+
+// Kernel reads and changes kernel state. "Host" is the network namespace of the process. Its methods are safe for
+// concurrent use; they wait for each other.
+type Kernel struct {
+	log     *slog.Logger
+	backend wireguard.Backend
+	devices Devices
+	keyring func(keys.PublicKey) (keys.PrivateKey, bool)
+	psk     func(keys.PublicKey) *keys.PresharedKey
+	now     func() time.Time
+	close   func() error
+
+	mu     sync.Mutex // held by every exported method: a socket serves one question at a time
+	spaces spaces
+}
+
+// New returns a Kernel; Close it. It opens no namespace yet.
+func New(cfg Config) (*Kernel, error) {
+	if cfg.Log == nil || cfg.Backend == nil {
+		return nil, errors.New("open kernel: Log and Backend are needed")
+	}
+	k := &Kernel{log: cfg.Log, backend: cfg.Backend, devices: cfg.Devices, keyring: cfg.Keyring, psk: cfg.PSK, now: cfg.Now,
+		close: func() error { return nil }, spaces: spaces{byName: map[string]*space{}}}
+	if k.devices == nil {
+		c, err := wireguard.NewClient()
+		if err != nil {
+			return nil, err
+		}
+		k.devices, k.close = c, c.Close
+	}
+	if k.keyring == nil {
+		k.keyring = func(keys.PublicKey) (keys.PrivateKey, bool) { return keys.PrivateKey{}, false }
+	}
+	if k.psk == nil {
+		k.psk = func(keys.PublicKey) *keys.PresharedKey { return nil }
+	}
+	if k.now == nil {
+		k.now = time.Now
+	}
+	return k, nil
+}
+
+// Close closes all sockets. Nothing in the kernel changes.
+func (k *Kernel) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.spaces.keep(nil)
+	return k.close()
+}
+
+// PeerStats reads the counters of all WireGuard peers; none when there is no transit namespace.
+func (k *Kernel) PeerStats(ctx context.Context) ([]wireguard.PeerStats, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, _, stats, err := k.wireGuard()
+	return stats, err
+}

@@ -1,0 +1,2 @@
+// Package netns makes, references and enters network namespaces; no other package calls setns.
+package netns
