@@ -1,0 +1,231 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"weft/pkg/overlay"
+)
+
+// Routes, all below Prefix. Reads are GET.
+//
+//	GET    /v1/status                       Status
+//	GET    /v1/networks                     []Network
+//	POST   /v1/networks                     NetworkSpec -> Network
+//	GET    /v1/networks/{name}              Network, with Endpoints of the whole cluster
+//	DELETE /v1/networks/{name}
+//	GET    /v1/endpoints                    []Endpoint (whole cluster; Local says which are this node's)
+//	GET    /v1/endpoints/{id or name}       Endpoint
+//	POST   /v1/endpoints                    AttachSpec -> Attachment
+//	DELETE /v1/endpoints/{id or name}
+//	PUT    /v1/endpoints/{id}/process       Process: ties the endpoint's life to a process
+//	GET    /v1/nodes                        []Node
+//	GET    /v1/nodes/{name}                 Node
+//	DELETE /v1/nodes/{name}                 a dead node's leases are freed
+//	POST   /v1/leave                        LeaveSpec
+//	GET    /v1/plan                         text: wanted and observed kernel state, and the difference
+const Prefix = "/v1"
+
+// Version of the API, sent and checked in the Weft-Api header.
+const Version = "1"
+
+// Error is the body of every answer that is not 2xx.
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"` // one line: what is wrong, where, what to do
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Code classifies an Error.
+type Code string
+
+// The codes, with their HTTP status.
+const (
+	Invalid     Code = "invalid"     // 400
+	Forbidden   Code = "forbidden"   // 403
+	NotFound    Code = "not_found"   // 404
+	Conflict    Code = "conflict"    // 409
+	Exhausted   Code = "exhausted"   // 507: no free address
+	Unavailable Code = "unavailable" // 503: Consul or the data path is not there (yet)
+	Internal    Code = "internal"    // 500
+)
+
+// NetworkSpec asks for a network. Zero fields are chosen by weft.
+type NetworkSpec struct {
+	Name         string            `json:"name"`
+	Subnet       string            `json:"subnet,omitempty"`
+	IPRange      string            `json:"ipRange,omitempty"`
+	Gateway      string            `json:"gateway,omitempty"`
+	Encrypted    bool              `json:"encrypted,omitempty"`
+	MTU          int               `json:"mtu,omitempty"`
+	Internal     bool              `json:"internal,omitempty"`
+	AllowOverlap bool              `json:"allowOverlap,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+}
+
+// Network describes a network.
+type Network struct {
+	Name         string            `json:"name"`
+	ID           overlay.NetworkID `json:"id"`
+	VNI          overlay.VNI       `json:"vni"`
+	Subnets      []netip.Prefix    `json:"subnets"`
+	IPRange      string            `json:"ipRange,omitempty"`
+	Gateway      netip.Addr        `json:"gateway"`
+	Encrypted    bool              `json:"encrypted"`
+	Internal     bool              `json:"internal"`
+	AllowOverlap bool              `json:"allowOverlap,omitempty"`
+	MTU          int               `json:"mtu"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Created      time.Time         `json:"created"`
+	// Local says whether this node has endpoints on it; Nodes is how many nodes have.
+	Local bool `json:"local"`
+	Nodes int  `json:"nodes"`
+	// Endpoints is filled by inspect, EndpointCount always.
+	EndpointCount int        `json:"endpointCount"`
+	Endpoints     []Endpoint `json:"endpoints,omitzero"` // in a list: left out
+	Problems      []string   `json:"problems,omitempty"`
+}
+
+// Endpoint describes an endpoint anywhere in the cluster.
+type Endpoint struct {
+	ID       overlay.EndpointID `json:"id"`
+	Name     string             `json:"name"`
+	Network  string             `json:"network"`
+	Node     string             `json:"node"`
+	Address  netip.Addr         `json:"address"`
+	MAC      string             `json:"mac"`
+	Service  string             `json:"service,omitempty"` // the first of Services
+	Services []string           `json:"services,omitempty"`
+	Local    bool               `json:"local"`
+	NetNS    string             `json:"netns,omitempty"` // of a local endpoint: path to enter
+	DNS      []netip.Addr       `json:"dns,omitempty"`
+	PID      int                `json:"pid,omitempty"`
+	State    string             `json:"state"` // "up", "pending", "leaving" or "remote"
+}
+
+// AttachSpec asks for an endpoint. Exactly one of NetNS and NewNetNS is set.
+type AttachSpec struct {
+	Network  string   `json:"network"`
+	ID       string   `json:"id,omitempty"`
+	Name     string   `json:"name,omitempty"`
+	Services []string `json:"services,omitempty"`
+	Address  string   `json:"address,omitempty"`
+	IfName   string   `json:"ifname,omitempty"` // default eth0
+	// NetNS is a path in the agent's file system that names a network namespace, as /run/netns/x or /proc/7/ns/net.
+	NetNS string `json:"netns,omitempty"`
+	// PID, with NetNS unset, means /proc/PID/ns/net; the endpoint ends with that process.
+	PID int `json:"pid,omitempty"`
+	// NewNetNS asks weft to make a namespace for it.
+	NewNetNS bool `json:"newNetns,omitempty"`
+}
+
+// Process ties an endpoint to a process: it is detached when the process is gone.
+type Process struct {
+	PID int `json:"pid"`
+}
+
+// Attachment is an attached endpoint.
+type Attachment struct {
+	ID      overlay.EndpointID `json:"id"`
+	Name    string             `json:"name"`
+	Network string             `json:"network"`
+	Address netip.Prefix       `json:"address"` // with the subnet's prefix length
+	MAC     string             `json:"mac"`
+	MTU     int                `json:"mtu"`
+	Gateway netip.Addr         `json:"gateway"`
+	DNS     []netip.Addr       `json:"dns"`
+	NetNS   string             `json:"netns"` // path to enter
+	// Warning is set when the endpoint works but something did not, as publishing it while Consul is away.
+	Warning string `json:"warning,omitempty"`
+}
+
+// Node describes a node of the cluster.
+type Node struct {
+	Name        string       `json:"name"`
+	Datacenter  string       `json:"datacenter"`
+	VTEP        netip.Addr   `json:"vtep"`
+	Underlay    []netip.Addr `json:"underlay"`
+	UnderlayMTU int          `json:"underlayMtu"`
+	Backend     string       `json:"backend"`
+	Version     string       `json:"version"`
+	Identity    string       `json:"identity"`
+	WireGuard   []string     `json:"wireguard"` // public keys, newest last
+	Endpoints   int          `json:"endpoints"`
+	Self        bool         `json:"self"`
+	Left        bool         `json:"left"`
+	Problem     string       `json:"problem,omitempty"` // why its record is not used
+}
+
+// LeaveSpec asks the agent to say goodbye and take the data path down.
+type LeaveSpec struct {
+	Purge bool `json:"purge"` // also remove keys and state
+	Force bool `json:"force"` // although endpoints exist
+}
+
+// Status is this node's state on one screen.
+type Status struct {
+	Node       string          `json:"node"`
+	Datacenter string          `json:"datacenter"`
+	Version    string          `json:"version"`
+	Cluster    string          `json:"cluster"`
+	Backend    string          `json:"backend"`
+	VTEP       netip.Addr      `json:"vtep"`
+	Underlay   netip.Addr      `json:"underlay"`
+	Consul     ConsulStatus    `json:"consul"`
+	Peers      []PeerStatus    `json:"peers"`
+	Networks   []NetworkStatus `json:"networks"`
+	Reconcile  ReconcileStatus `json:"reconcile"`
+	// Drops counts what the fences dropped, by counter name.
+	Drops    map[string]uint64 `json:"drops"`
+	Problems []Problem         `json:"problems"`
+}
+
+// ConsulStatus says whether Consul answers.
+type ConsulStatus struct {
+	Address string `json:"address"`
+	OK      bool   `json:"ok"`
+	Error   string `json:"error,omitempty"`
+}
+
+// PeerStatus is one WireGuard peer.
+type PeerStatus struct {
+	Node     string     `json:"node"`
+	VTEP     netip.Addr `json:"vtep"`
+	Endpoint string     `json:"endpoint"`
+	// HandshakeAgeSeconds is -1 when there was none yet.
+	HandshakeAgeSeconds float64 `json:"handshakeAgeSeconds"`
+	Up                  bool    `json:"up"` // handshake younger than 3 minutes
+	RxBytes             int64   `json:"rxBytes"`
+	TxBytes             int64   `json:"txBytes"`
+}
+
+// NetworkStatus is one network on this node.
+type NetworkStatus struct {
+	Name      string      `json:"name"`
+	VNI       overlay.VNI `json:"vni"`
+	Encrypted bool        `json:"encrypted"`
+	Internal  bool        `json:"internal"`
+	MTU       int         `json:"mtu"`
+	Local     int         `json:"local"`  // endpoints here
+	Remote    int         `json:"remote"` // endpoints elsewhere
+	State     string      `json:"state"`  // "up", "idle" (no endpoint here), "error"
+	Error     string      `json:"error,omitempty"`
+}
+
+// ReconcileStatus counts the loop's work since the agent started.
+type ReconcileStatus struct {
+	Passes  uint64 `json:"passes"`
+	Applied uint64 `json:"applied"` // operations
+	Failed  uint64 `json:"failed"`
+	// LastChange is when an operation was applied last.
+	LastChange time.Time `json:"lastChange,omitzero"`
+	// Frozen says why nothing is removed at present, empty when removal is allowed.
+	Frozen string `json:"frozen,omitempty"`
+}
+
+// Problem is something wrong, with its cause and what to do.
+type Problem struct {
+	Subject string `json:"subject"` // network, node, peer, or part of the agent
+	Message string `json:"message"`
+}
