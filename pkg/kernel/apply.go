@@ -67,7 +67,13 @@ func (k *Kernel) add(ctx context.Context, op kstate.Op) error {
 	case kstate.Sysctl:
 		return netns.Do(it.NS, func() error { return writeSysctl(it) })
 	case kstate.Up:
-		return sp.with(it.Link, func(l netlink.Link) error { return k.setUp(sp, l) })
+		if err := sp.with(it.Link, func(l netlink.Link) error { return k.setUp(sp, l) }); err != nil {
+			return err
+		}
+		if it.NS == kstate.Transit && strings.HasPrefix(it.Link, kstate.WGPrefix) {
+			return k.initiate(it.Link) // peers set before could not: first contact must not wait for the first packet
+		}
+		return nil
 	case kstate.Port:
 		return sp.setPort(it)
 	case kstate.Addr:

@@ -27,6 +27,9 @@ type Config struct {
 	Backend wireguard.Backend
 	// Devices configures them; nil for a wireguard.Client of its own.
 	Devices Devices
+	// Initiate starts handshakes with all peers of a device that has come up; nil for the Client's, or for none when
+	// Devices is given.
+	Initiate func(device string) error
 	// Keyring finds the private half of a public key of this node; nil for none.
 	Keyring func(keys.PublicKey) (keys.PrivateKey, bool)
 	// PSK is the preshared key for a peer, nil for none; nil for no preshared keys at all.
@@ -38,13 +41,14 @@ type Config struct {
 // Kernel reads and changes kernel state. "Host" is the network namespace of the process. Its methods are safe for
 // concurrent use; they wait for each other.
 type Kernel struct {
-	log     *slog.Logger
-	backend wireguard.Backend
-	devices Devices
-	keyring func(keys.PublicKey) (keys.PrivateKey, bool)
-	psk     func(keys.PublicKey) *keys.PresharedKey
-	now     func() time.Time
-	close   func() error
+	log      *slog.Logger
+	backend  wireguard.Backend
+	devices  Devices
+	initiate func(string) error
+	keyring  func(keys.PublicKey) (keys.PrivateKey, bool)
+	psk      func(keys.PublicKey) *keys.PresharedKey
+	now      func() time.Time
+	close    func() error
 
 	mu     sync.Mutex // held by every exported method: a socket serves one question at a time
 	spaces spaces
@@ -55,7 +59,7 @@ func New(cfg Config) (*Kernel, error) {
 	if cfg.Log == nil || cfg.Backend == nil {
 		return nil, errors.New("open kernel: Log and Backend are needed")
 	}
-	k := &Kernel{log: cfg.Log, backend: cfg.Backend, devices: cfg.Devices, keyring: cfg.Keyring, psk: cfg.PSK, now: cfg.Now,
+	k := &Kernel{log: cfg.Log, backend: cfg.Backend, devices: cfg.Devices, initiate: cfg.Initiate, keyring: cfg.Keyring, psk: cfg.PSK, now: cfg.Now,
 		close: func() error { return nil }, spaces: spaces{byName: map[string]*space{}}}
 	if k.devices == nil {
 		c, err := wireguard.NewClient()
@@ -63,6 +67,12 @@ func New(cfg Config) (*Kernel, error) {
 			return nil, err
 		}
 		k.devices, k.close = c, c.Close
+		if k.initiate == nil {
+			k.initiate = c.Initiate
+		}
+	}
+	if k.initiate == nil {
+		k.initiate = func(string) error { return nil }
 	}
 	if k.keyring == nil {
 		k.keyring = func(keys.PublicKey) (keys.PrivateKey, bool) { return keys.PrivateKey{}, false }

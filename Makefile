@@ -1,0 +1,39 @@
+# weft: build, try, test. `make help` lists the targets.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOFLAGS_BUILD = -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+export CGO_ENABLED ?= 0
+
+.PHONY: help build consul demo demo-down test lint bench fuzz clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## bin/weft
+	@go build $(GOFLAGS_BUILD) -o bin/ ./cmd/weft
+
+consul: ## bin/consul: the one on PATH, else built from its Go module (about 4 minutes, once)
+	@test/consul/get.sh
+
+demo: build consul ## three hosts, an encrypted and a plain network, a service calling another
+	@go build $(GOFLAGS_BUILD) -o bin/weft-demo ./test/demo
+	@bin/weft-demo up
+
+demo-down: ## take the demo away
+	@bin/weft lab down --name demo
+
+test: build consul ## all tests; as root, else those that need it are counted and named
+	@go run ./test/report -- ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt wants changes in:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@go vet ./...
+	@go run honnef.co/go/tools/cmd/staticcheck ./...
+
+bench: build consul ## figures: attach latency, memory, throughput against named peers
+	@go run ./test/bench
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s) each
+	@go run ./test/fuzz -time $(or $(FUZZTIME),30s)
+
+clean: ## remove what was built here
+	@rm -rf bin

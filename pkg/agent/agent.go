@@ -1,0 +1,296 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"weft/consul"
+	"weft/dns"
+	"weft/keys"
+	"weft/keys/store"
+	"weft/pkg/api"
+	"weft/pkg/apiserver"
+	"weft/pkg/config"
+	"weft/pkg/kernel"
+	"weft/pkg/ledger"
+	"weft/pkg/netns"
+	"weft/pkg/overlay"
+	"weft/pkg/reconcile"
+	"weft/pkg/wireguard"
+)
+
+// Options is what an Agent is made from.
+type Options struct {
+	Config  config.Config
+	Log     *slog.Logger
+	Version string
+	// Executable is the weft binary that runs the engine; empty means the running one.
+	Executable string
+	// Reload, when it delivers, replaces the settings that can change while the agent runs; nil for never.
+	Reload <-chan config.Config
+	// Level, when not nil, follows the setting log.level.
+	Level *slog.LevelVar
+	// LeaveOnStop makes the end of Run take the data path and data_dir with it.
+	LeaveOnStop bool
+	// Ready is called once, when the local API answers and, if this node has joined before, the data path is kept.
+	Ready func()
+}
+
+// Agent is the node daemon. Its exported methods implement the local API and are safe for concurrent use.
+type Agent struct {
+	opt      Options
+	log      *slog.Logger
+	boot     string
+	lock     *os.File
+	keys     *store.Store
+	identity keys.Identity
+	wgKey    keys.PrivateKey
+	under    underlay
+	backend  wireguard.Backend
+	kernel   *kernel.Kernel
+	consul   *consul.Client
+	loop     *reconcile.Loop
+	dns      *dns.Server
+	names    *listeners
+
+	publishKick chan struct{}
+	watchKick   chan struct{}
+	saveKick    chan struct{}
+
+	snap atomic.Pointer[overlay.Snapshot]
+	cfg  atomic.Pointer[config.Config]
+
+	mu     sync.Mutex // guards what follows
+	state  *localState
+	ledger *ledger.Ledger
+	pools  map[string]*pool
+	// synced holds, per own path, the revision that Consul is known to hold.
+	synced map[string]uint64
+	// delivered says which sources have delivered once since the agent started.
+	delivered map[string]bool
+	watches   map[string]*netWatch
+	notes     map[string]string // standing problems of the agent itself, by subject
+	trouble   []overlay.Problem // found while reconciling
+	leaving   bool
+	leftAt    time.Time
+	purge     bool
+	published chan struct{} // closed and replaced after each publication
+	joined    bool
+	poolRun   func(*pool) // starts a pool's maintenance; set by Run
+
+	// attaching serialises attach and detach per endpoint id.
+	attaching keyedMutex
+	left      chan struct{} // closed when leave has taken everything down
+}
+
+// New prepares an agent: it loads or makes keys and state, and finds the underlay and the WireGuard backend. Nothing on
+// the host is changed but data_dir. The caller must call Run, or Close.
+func New(ctx context.Context, opt Options) (*Agent, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("weft agent needs root: it makes network namespaces and devices; run it with sudo or as a systemd service")
+	}
+	if err := overlay.ValidateName(overlay.NodeName, opt.Config.NodeName); err != nil {
+		return nil, fmt.Errorf("%w: set node_name", err)
+	}
+	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
+	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
+		watches: map[string]*netWatch{}, notes: map[string]string{}, publishKick: make(chan struct{}, 1),
+		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
+	a.cfg.Store(&opt.Config)
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+func (a *Agent) open(ctx context.Context) error {
+	cfg := a.opt.Config
+	if err := netns.CheckShared(); err != nil {
+		return err
+	}
+	var err error
+	if a.boot, err = bootID(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("make data_dir: %w", err)
+	}
+	if a.lock, err = lockDir(cfg.DataDir); err != nil {
+		return err
+	}
+	if err := a.openKeys(cfg); err != nil {
+		return err
+	}
+	if a.state, err = loadState(cfg.DataDir, cfg.NodeName); err != nil {
+		return err
+	}
+	if a.ledger, err = loadLedger(cfg.DataDir); err != nil {
+		a.log.Warn("some accepted records cannot be used and are read from Consul again", "err", err)
+	}
+	if a.ledger != nil && a.ledger.Cluster() != a.state.Cluster {
+		a.ledger = nil
+	}
+	if a.under, err = findUnderlay(cfg.Advertise); err != nil {
+		return err
+	}
+	if err := a.openKernel(ctx, cfg); err != nil {
+		return err
+	}
+	a.consul, err = consul.New(consulConfig(cfg, a.log))
+	if err != nil {
+		return err
+	}
+	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: a.upstreams, Domain: cfg.DNS.Domain})
+	a.names = &listeners{agent: a, open: map[overlay.NetworkID]*listener{}}
+	a.loop = reconcile.New(reconcile.Config{Want: a.want, Observe: a.observe, Apply: a.apply, After: a.after, Log: a.log})
+	a.dropForeignBoot()
+	a.refresh()
+	return nil
+}
+
+func (a *Agent) openKeys(cfg config.Config) (err error) {
+	if a.keys, err = store.Open(filepath.Join(cfg.DataDir, "keys")); err != nil {
+		return err
+	}
+	if a.identity, err = a.keys.Identity(); err != nil {
+		return err
+	}
+	a.wgKey, err = a.keys.WireGuard(1)
+	return err
+}
+
+func (a *Agent) openKernel(ctx context.Context, cfg config.Config) (err error) {
+	engine := wireguard.EngineConfig{Executable: a.opt.Executable, LogFile: filepath.Join(cfg.DataDir, "engine.log"), Log: a.log}
+	if a.backend, err = wireguard.Probe(ctx, string(cfg.WireGuard.Backend), engine); err != nil {
+		return err
+	}
+	a.log.Info("wireguard backend chosen", "backend", a.backend.Name())
+	a.kernel, err = kernel.New(kernel.Config{Log: a.log, Backend: a.backend, Keyring: func(k keys.PublicKey) (keys.PrivateKey, bool) {
+		return a.wgKey, a.wgKey.Public() == k
+	}})
+	return err
+}
+
+// lockDir makes sure that one agent at a time works with a data_dir. The lock goes with the process.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data_dir: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another weft agent uses data_dir %s: stop it first, or set another data_dir", dir), f.Close())
+	}
+	return f, nil
+}
+
+// Close releases what New opened. The data path stays.
+func (a *Agent) Close() error {
+	var errs []error
+	if a.kernel != nil {
+		errs = append(errs, a.kernel.Close())
+	}
+	if a.lock != nil {
+		errs = append(errs, a.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run runs the agent until ctx ends or the node has left. The data path outlives it.
+func (a *Agent) Run(ctx context.Context) error {
+	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
+		Processes: a, Nodes: a, System: a})
+	if err != nil {
+		return err
+	}
+	stop := ctx
+	ctx, cancel := context.WithCancel(context.WithoutCancel(stop))
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	task := func(name string, run func(context.Context) error) {
+		g.Go(func() error {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	a.mu.Lock()
+	a.poolRun = func(p *pool) { task("addresses of "+p.network.Name, p.Run) }
+	a.mu.Unlock()
+	a.adoptPools()
+	task("local api", server.Run)
+	task("reconcile", a.loop.Run)
+	task("join", a.join)
+	task("publish", a.publishLoop)
+	task("watches", a.manageWatches)
+	task("processes", a.reap)
+	task("state", a.saveChanges)
+	task("checks", a.reportChecks)
+	task("reload", a.reload)
+	task("stop", func(ctx context.Context) error {
+		defer cancel()
+		select {
+		case <-ctx.Done():
+		case <-a.left:
+		case <-stop.Done():
+			if a.opt.LeaveOnStop {
+				return a.Leave(ctx, api.LeaveSpec{Purge: true, Force: true})
+			}
+		}
+		return nil
+	})
+	a.loop.Kick()
+	select {
+	case <-server.Ready():
+		if a.opt.Ready != nil {
+			a.opt.Ready()
+		}
+	case <-ctx.Done():
+	}
+	err = g.Wait()
+	a.names.closeAll()
+	return errors.Join(err, a.finish())
+}
+
+// finish writes what is only kept in memory, and removes it all after a purge.
+func (a *Agent) finish() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.purge {
+		return os.RemoveAll(a.opt.Config.DataDir)
+	}
+	err := a.saveLocked()
+	if a.ledger != nil {
+		err = errors.Join(err, saveLedger(a.opt.Config.DataDir, a.ledger))
+	}
+	return err
+}
+
+func kick(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// wait sleeps for d, or until ctx ends: then it returns false.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,354 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"weft/consul"
+	"weft/keys"
+	"weft/pkg/api"
+	"weft/pkg/ipam"
+	"weft/pkg/ledger"
+	"weft/pkg/netns"
+	"weft/pkg/overlay"
+)
+
+func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func parseRevision(value []byte) uint64 {
+	n, err := strconv.ParseUint(string(value), 10, 64)
+	if err != nil {
+		return 0 // not a revision: nothing is newer than what is accepted
+	}
+	return n
+}
+
+// Endpoints implements apiserver.Endpoints.
+func (a *Agent) Endpoints(ctx context.Context) ([]api.Endpoint, error) {
+	out := []api.Endpoint{}
+	s, err := a.fresh(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	seen := map[overlay.EndpointID]bool{}
+	for _, n := range s.Networks {
+		if !n.Alive() {
+			continue
+		}
+		for _, set := range s.On(n.ID) {
+			for _, e := range set.Endpoints {
+				out = append(out, a.endpoint(set, e))
+				seen[e.ID] = true
+			}
+		}
+	}
+	a.mu.Lock()
+	for id, e := range a.state.Endpoints {
+		if !seen[id] {
+			out = append(out, a.localEndpoint(e))
+		}
+	}
+	a.mu.Unlock()
+	slices.SortFunc(out, func(x, y api.Endpoint) int {
+		return cmp.Or(cmp.Compare(x.Network, y.Network), x.Address.Compare(y.Address), cmp.Compare(x.ID, y.ID))
+	})
+	return out, nil
+}
+
+// endpoint describes an endpoint of a published set; of a local one what only this node knows is added.
+func (a *Agent) endpoint(set overlay.EndpointSet, e overlay.Endpoint) api.Endpoint {
+	if set.Node == a.opt.Config.NodeName {
+		a.mu.Lock()
+		l, ok := a.state.Endpoints[e.ID]
+		a.mu.Unlock()
+		if ok {
+			return a.localEndpoint(l)
+		}
+	}
+	return describeEndpoint(e, set.Network, set.Node, "remote")
+}
+
+func describeEndpoint(e overlay.Endpoint, network, node, state string) api.Endpoint {
+	d := api.Endpoint{ID: e.ID, Name: e.Name, Network: network, Node: node, Address: e.Address, MAC: e.MAC.String(),
+		Services: e.Services, State: state}
+	if len(e.Services) > 0 {
+		d.Service = e.Services[0]
+	}
+	return d
+}
+
+func (a *Agent) localEndpoint(l overlay.LocalEndpoint) api.Endpoint {
+	state := "up"
+	switch there, err := netns.Exists(l.NetNS); {
+	case l.Leaving:
+		state = "leaving"
+	case err != nil || !there:
+		state = "pending"
+	}
+	d := describeEndpoint(l.Endpoint, l.Network, a.opt.Config.NodeName, state)
+	d.Local, d.NetNS, d.PID = true, netns.Path(l.NetNS), l.PID
+	if s := a.snap.Load(); s != nil {
+		if n, ok := s.NetworkByID(l.NetworkID); ok {
+			d.DNS = append(d.DNS, n.Gateway)
+		}
+	}
+	return d
+}
+
+// Endpoint implements apiserver.Endpoints.
+func (a *Agent) Endpoint(ctx context.Context, ref string) (api.Endpoint, error) {
+	all, err := a.Endpoints(ctx)
+	if err != nil {
+		return api.Endpoint{}, err
+	}
+	var found []api.Endpoint
+	for _, e := range all {
+		if string(e.ID) == ref {
+			return e, nil
+		}
+		if e.Name == overlay.CanonicalName(ref) {
+			found = append(found, e)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return api.Endpoint{}, apiErr(api.NotFound, "no endpoint is named %q: see `weft endpoint ls`", ref)
+	case 1:
+		return found[0], nil
+	}
+	return api.Endpoint{}, apiErr(api.Conflict, "name %q stands for %d endpoints: use the id, see `weft endpoint ls`", ref, len(found))
+}
+
+// Nodes implements apiserver.Nodes.
+func (a *Agent) Nodes(ctx context.Context) ([]api.Node, error) {
+	s, err := a.fresh(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	rejected := a.ledger.Rejected()
+	a.mu.Unlock()
+	out := []api.Node{}
+	for _, name := range sortedNames(s.Nodes) {
+		n := s.Nodes[name]
+		d := api.Node{Name: n.Name, Datacenter: n.Datacenter, VTEP: n.VTEP, Underlay: n.Underlay, UnderlayMTU: n.UnderlayMTU,
+			Backend: n.Backend, Version: n.Version, Identity: n.Identity.String(), Self: n.Name == a.opt.Config.NodeName,
+			Left: !n.Present(), Problem: rejected[nodePath(name)]}
+		for _, k := range n.WireGuard {
+			d.WireGuard = append(d.WireGuard, k.PublicKey.String())
+		}
+		for _, set := range s.Endpoints {
+			if set.Node == name && n.Present() {
+				d.Endpoints += len(set.Endpoints)
+			}
+		}
+		out = append(out, d)
+	}
+	for path, reason := range rejected {
+		if name, err := consul.ParseNodePath(path); err == nil {
+			if _, known := s.Nodes[name]; !known {
+				out = append(out, api.Node{Name: name, Problem: reason})
+			}
+		}
+	}
+	slices.SortFunc(out, func(x, y api.Node) int { return cmp.Compare(x.Name, y.Name) })
+	return out, nil
+}
+
+// Node implements apiserver.Nodes.
+func (a *Agent) Node(ctx context.Context, name string) (api.Node, error) {
+	all, err := a.Nodes(ctx)
+	if err != nil {
+		return api.Node{}, err
+	}
+	for _, n := range all {
+		if n.Name == overlay.CanonicalName(name) {
+			return n, nil
+		}
+	}
+	return api.Node{}, apiErr(api.NotFound, "no node is named %q: see `weft node ls`", name)
+}
+
+// RemoveNode implements apiserver.Nodes: this node's signed word that another one is gone. Its leases are freed.
+func (a *Agent) RemoveNode(ctx context.Context, name string) error {
+	name = overlay.CanonicalName(name)
+	if name == a.opt.Config.NodeName {
+		return apiErr(api.Invalid, "%s is this node: use `weft leave`", name)
+	}
+	n, err := a.Node(ctx, name)
+	if err != nil {
+		return err
+	}
+	if n.Identity == "" {
+		return apiErr(api.Conflict, "the record of node %s is not accepted (%s): there is nothing to remove", name, n.Problem)
+	}
+	if err := a.checkDead(ctx, name); err != nil {
+		return err
+	}
+	if err := a.publishRemoval(ctx, name); err != nil {
+		return consulErr(err)
+	}
+	if err := a.adoptSignatures(ctx, name); err != nil {
+		return consulErr(err)
+	}
+	freed, err := a.freeLeases(ctx, name)
+	a.log.Info("node removed", "node", name, "leases", freed)
+	return consulErr(err)
+}
+
+// checkDead refuses to remove a node whose mesh still answers.
+func (a *Agent) checkDead(ctx context.Context, name string) error {
+	st, err := a.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range st.Peers {
+		if p.Node == name && p.Up && p.HandshakeAgeSeconds < 150 {
+			return apiErr(api.Conflict, "node %s is alive (last handshake %.0f s ago): run `weft leave` on it, or stop it and wait 3 minutes", name, p.HandshakeAgeSeconds)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) publishRemoval(ctx context.Context, name string) error {
+	path := "removed/" + name
+	a.mu.Lock()
+	n := a.snap.Load().Nodes[name]
+	r := overlay.Removal{Node: name, Identity: n.Identity, NodeRevision: n.Revision, Removed: time.Now().UTC().Truncate(time.Second),
+		Signer: a.opt.Config.NodeName, Revision: a.ledger.Revision(path) + 1}
+	env := keys.Envelope{Kind: ledger.KindRemoval, Cluster: a.state.Cluster, Path: path}
+	a.mu.Unlock()
+	value, err := env.Seal(a.identity, r)
+	if err != nil {
+		return fmt.Errorf("sign the removal of node %s: %w", name, err)
+	}
+	if err := a.consul.Txn(ctx, consul.Set(path, value)); err != nil {
+		return err
+	}
+	a.offer([]consul.Pair{{Path: path, Value: value}})
+	return nil
+}
+
+// adoptSignatures signs the networks that the removed node signed last, so that nodes that come later, and never saw
+// its record, can verify them.
+func (a *Agent) adoptSignatures(ctx context.Context, name string) error {
+	for _, n := range a.snap.Load().Networks {
+		if n.Signer != name {
+			continue
+		}
+		path := networkPath(n.Name)
+		p, err := a.consul.Get(ctx, path)
+		if err != nil {
+			return err
+		}
+		a.mu.Lock()
+		n.Signer, n.Revision = a.opt.Config.NodeName, a.ledger.Revision(path)+1
+		env := keys.Envelope{Kind: ledger.KindNetwork, Cluster: a.state.Cluster, Path: path}
+		a.mu.Unlock()
+		value, err := env.Seal(a.identity, n)
+		if err != nil {
+			return fmt.Errorf("sign network %s: %w", n.Name, err)
+		}
+		if err := a.consul.Txn(ctx, consul.CAS(path, value, p.Version)); err != nil {
+			return err
+		}
+		a.offer([]consul.Pair{{Path: path, Value: value}})
+	}
+	return nil
+}
+
+// freeLeases frees the address and VTEP leases of a node that has left, and returns how many.
+func (a *Agent) freeLeases(ctx context.Context, node string) (int, error) {
+	var ops []consul.Op
+	for _, dir := range []string{"leases", consul.VTEPsDir} {
+		pairs, err := a.consul.List(ctx, dir)
+		if err != nil {
+			return 0, err
+		}
+		for _, p := range pairs {
+			var l struct {
+				Node string `json:"node"`
+			}
+			if json.Unmarshal(p.Value, &l) == nil && l.Node == node {
+				ops = append(ops, consul.DeleteCAS(p.Path, p.Version))
+			}
+		}
+	}
+	var errs []error
+	freed := 0
+	for _, op := range ops { // one by one: a lease that moved meanwhile is not this node's any more
+		switch err := a.consul.Txn(ctx, op); {
+		case err == nil:
+			freed++
+		case !errors.Is(err, consul.ErrConflict):
+			errs = append(errs, err)
+		}
+	}
+	return freed, errors.Join(errs...)
+}
+
+// Leave implements apiserver.System: the signed goodbye, then the data path is taken down and the agent ends.
+func (a *Agent) Leave(ctx context.Context, spec api.LeaveSpec) error {
+	a.mu.Lock()
+	var names []string
+	for _, e := range a.state.Endpoints {
+		names = append(names, e.Name)
+	}
+	if len(names) > 0 && !spec.Force {
+		a.mu.Unlock()
+		slices.Sort(names)
+		return apiErr(api.Conflict, "this node has %d endpoints (%s): detach them first, or pass --force", len(names), strings.Join(names[:min(5, len(names))], ", "))
+	}
+	a.leaving, a.leftAt, a.purge = true, time.Now().UTC().Truncate(time.Second), spec.Purge
+	joined := a.joined
+	a.mu.Unlock()
+	a.log.Info("leaving", "purge", spec.Purge)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passWait)
+	defer cancel()
+	var errs []error
+	if joined {
+		errs = append(errs, a.publish(ctx))
+	}
+	a.names.closeAll()
+	r, err := a.loop.Do(ctx)
+	errs = append(errs, err, r.Err)
+	for _, f := range r.Failed {
+		errs = append(errs, f)
+	}
+	if err := errors.Join(errs...); err != nil {
+		a.mu.Lock()
+		a.leaving, a.purge = false, false
+		a.mu.Unlock()
+		a.loop.Kick()
+		kick(a.publishKick)
+		return apiErr(api.Internal, "leave not completed, this node stays: %s", oneLine(err.Error()))
+	}
+	a.mu.Lock()
+	a.state.Endpoints, a.state.Pools = map[overlay.EndpointID]overlay.LocalEndpoint{}, map[string]ipam.PoolState{}
+	for name, p := range a.pools {
+		close(p.stop)
+		delete(a.pools, name)
+	}
+	a.state.VTEP, a.joined = netip.Addr{}, false
+	a.mu.Unlock()
+	if joined {
+		if _, err := a.freeLeases(ctx, a.opt.Config.NodeName); err != nil {
+			a.log.Warn("leases of this node are not all freed: another node frees them with `weft node rm`", "err", err)
+		}
+		if err := a.consul.DeregisterAgent(ctx, a.opt.Config.NodeName); err != nil && !errors.Is(err, os.ErrNotExist) {
+			a.log.Warn("service not deregistered", "err", err)
+		}
+	}
+	close(a.left)
+	return nil
+}

@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"weft/consul"
+	"weft/pkg/ipam"
+	"weft/pkg/overlay"
+)
+
+// pool is this node's share of one network's addresses.
+type pool struct {
+	*ipam.Pool
+	network  overlay.Network
+	stop     chan struct{} // closed when the network is gone
+	recalled atomic.Uint64 // version of the last recall answered
+}
+
+// Run keeps the pool until its network is gone or ctx ends.
+func (p *pool) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // ends with ctx
+		select {
+		case <-p.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return p.Pool.Run(ctx)
+}
+
+// poolFor returns the pool of a network, making it when it is the first use.
+func (a *Agent) poolFor(n overlay.Network) (*pool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.pools[n.Name]; p != nil && p.network.ID == n.ID {
+		return p, nil
+	}
+	if a.poolRun == nil {
+		return nil, errors.New("the agent is not running")
+	}
+	p := a.newPoolLocked(n)
+	a.pools[n.Name] = p
+	a.poolRun(p)
+	return p, nil
+}
+
+func (a *Agent) newPoolLocked(n overlay.Network) *pool {
+	cfg := ipam.PoolConfig{Network: n, Node: a.opt.Config.NodeName, Store: a.consul.Leases(), Quarantine: a.cfg.Load().IPAM.Quarantine,
+		Log:     a.log,
+		InUse:   func(addr netip.Addr) bool { return a.claimed(n.ID, addr) },
+		Changed: func() { kick(a.saveKick) },
+		Initial: a.state.Pools[n.Name],
+		Nodes:   func() int { return a.nodesOn(n.ID) },
+		Recall:  func(ctx context.Context) error { return a.recall(ctx, n.Name) }}
+	p := &pool{Pool: ipam.NewPool(cfg), network: n, stop: make(chan struct{})}
+	own := map[overlay.EndpointID]netip.Addr{}
+	for id, e := range a.state.Endpoints {
+		if e.NetworkID == n.ID {
+			own[id] = e.Address
+		}
+	}
+	p.Adopt(own)
+	return p
+}
+
+// claimed reports whether another node's endpoint record holds an address: evidence of use when its lease is lost.
+func (a *Agent) claimed(id overlay.NetworkID, addr netip.Addr) bool {
+	s := a.snap.Load()
+	if s == nil {
+		return false
+	}
+	for _, set := range s.On(id) {
+		if set.Node == a.opt.Config.NodeName {
+			continue
+		}
+		for _, e := range set.Endpoints {
+			if e.Address == addr {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// nodesOn counts the nodes that share a network's addresses, this one included.
+func (a *Agent) nodesOn(id overlay.NetworkID) int {
+	s := a.snap.Load()
+	if s == nil {
+		return 1
+	}
+	n := 1
+	for _, set := range s.On(id) {
+		if set.Node != a.opt.Config.NodeName {
+			n++
+		}
+	}
+	return n
+}
+
+// recall asks the other nodes for their spare addresses. The value differs each time, so that watchers wake.
+func (a *Agent) recall(ctx context.Context, network string) error {
+	value, err := json.MarshalIndent(map[string]any{"node": a.opt.Config.NodeName, "at": time.Now().UTC()}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return a.consul.Txn(ctx, consul.Set(consul.RecallPath(network), value))
+}
+
+// adoptPools makes the pools of the networks that endpoints or kept leases of this node belong to.
+func (a *Agent) adoptPools() {
+	s := a.snap.Load()
+	if s == nil {
+		return
+	}
+	need := map[overlay.NetworkID]bool{}
+	a.mu.Lock()
+	for _, e := range a.state.Endpoints {
+		need[e.NetworkID] = true
+	}
+	for _, f := range a.state.Pools {
+		need[f.NetworkID] = true
+	}
+	a.mu.Unlock()
+	for id := range need {
+		if n, ok := s.NetworkByID(id); ok {
+			if _, err := a.poolFor(n); err != nil {
+				a.log.Error("addresses of a network are not managed", "network", n.Name, "err", err)
+			}
+		}
+	}
+}
+
+// saveLocked writes the local state, with what the pools know.
+func (a *Agent) saveLocked() error {
+	for name, p := range a.pools {
+		a.state.Pools[name] = p.Export()
+	}
+	return a.state.save(a.opt.Config.DataDir)
+}
+
+// dropPool ends the pool of a deleted network.
+func (a *Agent) dropPool(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.pools[name]; p != nil {
+		close(p.stop)
+		delete(a.pools, name)
+	}
+	delete(a.state.Pools, name)
+}
+
+// saveChanges keeps the state file in step with what the pools learn by themselves.
+func (a *Agent) saveChanges(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.saveKick:
+		}
+		a.mu.Lock()
+		err := a.saveLocked()
+		a.mu.Unlock()
+		if err != nil {
+			a.log.Error("state not kept", "err", err)
+		}
+		if !wait(ctx, 200*time.Millisecond) { // changes come in bursts
+			return nil
+		}
+	}
+}

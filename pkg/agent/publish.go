@@ -1,0 +1,250 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"weft/consul"
+	"weft/keys"
+	"weft/pkg/ledger"
+	"weft/pkg/overlay"
+)
+
+func nodePath(node string) string               { return consul.NodePath(node) }
+func endpointsPath(node, network string) string { return consul.EndpointsPath(node, network) }
+func networkPath(network string) string         { return consul.NetworkPath(network) }
+
+// ownRecord is a record that this node wants to stand in Consul.
+type ownRecord struct {
+	path, rev, kind string
+	// same reports whether an accepted record already says what is wanted.
+	same func(body []byte) bool
+	// at is the record with a revision.
+	at func(revision uint64) any
+}
+
+// publishLoop keeps this node's own records in Consul as they should be: level-triggered, one transaction each, the
+// record together with its revision.
+func (a *Agent) publishLoop(ctx context.Context) error {
+	backoff := 100 * time.Millisecond
+	var timer <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.publishKick:
+		case <-timer:
+		}
+		timer = nil
+		if err := a.publish(ctx); err != nil && ctx.Err() == nil {
+			a.note("publish", fmt.Sprintf("own records are not in Consul: %v; retrying", err))
+			timer = time.After(backoff/2 + rand.N(backoff))
+			backoff = min(backoff*2, 5*time.Second)
+			continue
+		}
+		a.note("publish", "")
+		backoff = 100 * time.Millisecond
+	}
+}
+
+// publish brings all own records up to date in the ledger, then in Consul.
+func (a *Agent) publish(ctx context.Context) error {
+	a.mu.Lock()
+	if a.ledger == nil || !a.state.VTEP.IsValid() {
+		a.mu.Unlock()
+		return nil // this node has no place in a cluster yet
+	}
+	joined := a.joined
+	records := a.ownRecordsLocked()
+	type due struct {
+		rec ledger.Record
+		rev string
+	}
+	var todo []due
+	var errs []error
+	for _, r := range records {
+		if err := a.signLocked(r); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if rec, ok := a.ledger.Get(r.path); ok && a.synced[r.path] != rec.Revision {
+			todo = append(todo, due{rec, r.rev})
+		}
+	}
+	a.mu.Unlock()
+	if !joined {
+		return errors.Join(errs...) // what is signed is known here; Consul gets it when it answers
+	}
+	for _, d := range todo {
+		err := a.consul.Txn(ctx, consul.Set(d.rec.Path, d.rec.Value),
+			consul.Set(d.rev, []byte(strconv.FormatUint(d.rec.Revision, 10))))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		a.mu.Lock()
+		a.synced[d.rec.Path] = d.rec.Revision
+		a.mu.Unlock()
+	}
+	a.notifyPublished()
+	return errors.Join(errs...)
+}
+
+// signLocked makes the next revision of a record and accepts it, unless the accepted one says the same.
+func (a *Agent) signLocked(r ownRecord) error {
+	have, ok := a.ledger.Get(r.path)
+	if ok && r.same(have.Value) {
+		return nil
+	}
+	env := keys.Envelope{Kind: r.kind, Cluster: a.state.Cluster, Path: r.path}
+	value, err := env.Seal(a.identity, r.at(have.Revision+1))
+	if err != nil {
+		return fmt.Errorf("sign record %s: %w", r.path, err)
+	}
+	if _, err := a.ledger.Offer(r.path, value); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	a.changedLocked()
+	return nil
+}
+
+// sameAs compares a record read back with the wanted one, both with revision 0.
+func sameAs[T any](want T, zero func(*T)) func([]byte) bool {
+	w, err := json.Marshal(want)
+	return func(body []byte) bool {
+		var v T
+		if err != nil || json.Unmarshal(body, &v) != nil {
+			return false
+		}
+		zero(&v)
+		b, err := json.Marshal(v)
+		return err == nil && string(b) == string(w)
+	}
+}
+
+func (a *Agent) ownRecordsLocked() []ownRecord {
+	node := a.opt.Config.NodeName
+	n := a.nodeLocked()
+	out := []ownRecord{{path: nodePath(node), rev: consul.NodeRevPath(node), kind: ledger.KindNode,
+		same: a.sameNodeLocked(n),
+		at:   func(rev uint64) any { n := n; n.Revision = rev; return n }}}
+	sets := a.setsLocked()
+	for _, name := range slices.Sorted(maps.Keys(sets)) {
+		set := sets[name]
+		out = append(out, ownRecord{path: endpointsPath(node, name), rev: consul.RevPath(name, node), kind: ledger.KindEndpoints,
+			same: sameAs(set, func(s *overlay.EndpointSet) { s.Revision = 0 }),
+			at:   func(rev uint64) any { set := set; set.Revision = rev; return set }})
+	}
+	return out
+}
+
+// sameNodeLocked also asks for a new revision when another node removed this one: by publishing it is present again.
+func (a *Agent) sameNodeLocked(n overlay.Node) func([]byte) bool {
+	same := sameAs(n, func(n *overlay.Node) { n.Revision = 0 })
+	removed := n.Present() && !a.ledger.Snapshot(false).Nodes[n.Name].Present()
+	return func(body []byte) bool { return !removed && same(body) }
+}
+
+func (a *Agent) nodeLocked() overlay.Node {
+	cfg := a.cfg.Load()
+	n := overlay.Node{Name: cfg.NodeName, Identity: a.identity.Public(), WireGuard: a.wireGuardKeys(), Underlay: []netip.Addr{a.under.Addr},
+		UnderlayMTU: a.under.MTU, VTEP: a.state.VTEP, VXLANPort: cfg.VXLAN.Port, Datacenter: a.state.Datacenter,
+		Version: a.opt.Version, Backend: a.backend.Name()}
+	if a.leaving {
+		n.Left = a.leftAt
+	}
+	return n
+}
+
+// setsLocked is the wanted endpoint record of each network this node is on, or was on.
+func (a *Agent) setsLocked() map[string]overlay.EndpointSet {
+	node := a.opt.Config.NodeName
+	sets := map[string]overlay.EndpointSet{}
+	for name, id := range a.state.Published {
+		sets[name] = overlay.EndpointSet{Node: node, Network: name, NetworkID: id, Endpoints: []overlay.Endpoint{}}
+	}
+	if a.leaving {
+		return sets
+	}
+	for _, e := range a.state.Endpoints {
+		if e.Leaving {
+			continue
+		}
+		s, ok := sets[e.Network]
+		if !ok || s.NetworkID != e.NetworkID {
+			s = overlay.EndpointSet{Node: node, Network: e.Network, NetworkID: e.NetworkID}
+		}
+		mac := a.state.Routers[e.NetworkID]
+		s.Router = overlay.Router{MAC: mac, Address: mac.LinkLocal()}
+		s.Endpoints = append(s.Endpoints, e.Endpoint)
+		sets[e.Network] = s
+		a.state.Published[e.Network] = e.NetworkID
+	}
+	for name, s := range sets {
+		slices.SortFunc(s.Endpoints, func(x, y overlay.Endpoint) int { return cmp.Compare(x.ID, y.ID) })
+		sets[name] = s
+	}
+	return sets
+}
+
+// awaitPublished waits until Consul holds the newest own records of a network, or ctx ends.
+func (a *Agent) awaitPublished(ctx context.Context, network string) error {
+	path := endpointsPath(a.opt.Config.NodeName, network)
+	kick(a.publishKick)
+	for {
+		a.mu.Lock()
+		rev := a.ledger.Revision(path)
+		set, wanted := a.setsLocked()[network]
+		rec, _ := a.ledger.Get(path)
+		done := !wanted || rev != 0 && a.synced[path] == rev && sameAs(set, func(s *overlay.EndpointSet) { s.Revision = 0 })(rec.Value)
+		ch := a.published
+		a.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return fmt.Errorf("Consul does not have it yet, so other nodes do not know it; it is published when Consul answers")
+		}
+	}
+}
+
+// notifyPublished wakes those in awaitPublished.
+func (a *Agent) notifyPublished() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.published)
+	a.published = make(chan struct{})
+}
+
+// note sets or, with an empty message, clears a standing problem; it is logged when it changes.
+func (a *Agent) note(subject, message string) {
+	a.mu.Lock()
+	before := a.notes[subject]
+	if message == "" {
+		delete(a.notes, subject)
+	} else {
+		a.notes[subject] = oneLine(message)
+	}
+	a.mu.Unlock()
+	switch {
+	case message != "" && stem(before) != stem(message):
+		a.log.Warn("problem", "subject", subject, "problem", message)
+	case message == "" && before != "":
+		a.log.Info("problem is over", "subject", subject)
+	}
+}
+
+// stem is the part of a message that does not change from one retry to the next.
+func stem(s string) string { s, _, _ = strings.Cut(oneLine(s), ";"); return s }

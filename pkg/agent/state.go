@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"weft/keys/store"
+	"weft/pkg/ipam"
+	"weft/pkg/ledger"
+	"weft/pkg/overlay"
+)
+
+// localState is what this node alone knows and must know again after a restart, with Consul away: data_dir/state.json.
+// It is guarded by Agent.mu and written after every change, before the change takes effect elsewhere.
+type localState struct {
+	Format  int        `json:"format"`
+	Node    string     `json:"node"`
+	Cluster string     `json:"cluster,omitempty"`
+	VTEP    netip.Addr `json:"vtep,omitzero"`
+	// Datacenter is that of the Consul agent, as it said when this node joined last.
+	Datacenter string `json:"datacenter,omitempty"`
+	// Endpoints holds the intents of attach, by id.
+	Endpoints map[overlay.EndpointID]overlay.LocalEndpoint `json:"endpoints"`
+	// Routers and Legs are sticky per network.
+	Routers map[overlay.NetworkID]overlay.MAC `json:"routers"`
+	// Legs numbers the /31 in the egress pool.
+	Legs map[overlay.NetworkID]int `json:"legs"`
+	// Pools is what the address pools know, by network name.
+	Pools map[string]ipam.PoolState `json:"pools"`
+	// Published says for which networks an endpoint record of ours stands in Consul, by name.
+	Published map[string]overlay.NetworkID `json:"published"`
+}
+
+const stateFormat = 1
+
+func newState(node string) *localState {
+	return &localState{Format: stateFormat, Node: node, Endpoints: map[overlay.EndpointID]overlay.LocalEndpoint{},
+		Routers: map[overlay.NetworkID]overlay.MAC{}, Legs: map[overlay.NetworkID]int{}, Pools: map[string]ipam.PoolState{},
+		Published: map[string]overlay.NetworkID{}}
+}
+
+// loadState reads dir/state.json; an absent file is a new state, a file that cannot be used is an error: it is never
+// replaced by an empty one.
+func loadState(dir, node string) (*localState, error) {
+	path := filepath.Join(dir, "state.json")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return newState(node), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read local state: %w", err)
+	}
+	s := newState(node)
+	if err := json.Unmarshal(data, s); err != nil {
+		return nil, fmt.Errorf("read local state %s: %w: move the file away to start anew", path, err)
+	}
+	if s.Format != stateFormat {
+		return nil, fmt.Errorf("read local state %s: format %d is not known to this version (it writes %d): use the version that wrote it", path, s.Format, stateFormat)
+	}
+	if s.Node != node {
+		return nil, fmt.Errorf("data_dir %s belongs to node %q, but this node is %q: set node_name or another data_dir", dir, s.Node, node)
+	}
+	return s, nil
+}
+
+func (s *localState) save(dir string) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write local state: %w", err)
+	}
+	if err := store.WriteFile(filepath.Join(dir, "state.json"), append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write local state: %w", err)
+	}
+	return nil
+}
+
+// loadLedger reads dir/ledger.json, the records accepted so far; nil without error when there is none.
+func loadLedger(dir string) (*ledger.Ledger, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "ledger.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read accepted records: %w", err)
+	}
+	return ledger.Load(data)
+}
+
+func saveLedger(dir string, l *ledger.Ledger) error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("write accepted records: %w", err)
+	}
+	if err := store.WriteFile(filepath.Join(dir, "ledger.json"), data, 0o600); err != nil {
+		return fmt.Errorf("write accepted records: %w", err)
+	}
+	return nil
+}
+
+// leg is the pair of addresses of leg number i of pool; ok is false beyond its end.
+func leg(pool netip.Prefix, i int) (overlay.Leg, bool) {
+	a := pool.Masked().Addr()
+	b := a.As4()
+	n := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+	n += uint32(2 * i)
+	host := netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+	l := overlay.Leg{Host: host, Network: host.Next()}
+	return l, pool.Contains(l.Network)
+}

@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"weft/pkg/api"
+	"weft/pkg/overlay"
+	"weft/pkg/plan"
+)
+
+// peerUp is WireGuard's REJECT_AFTER_TIME (white paper section 6.1): a session older than that carries nothing.
+const peerUp = 180 * time.Second
+
+// Status implements apiserver.System. It answers also while Consul is away and when the kernel cannot be read: then
+// that is the problem it shows.
+func (a *Agent) Status(ctx context.Context) (api.Status, error) {
+	cfg := a.cfg.Load()
+	s := a.snap.Load()
+	loop := a.loop.Status()
+	st := api.Status{Node: cfg.NodeName, Version: a.opt.Version, Backend: a.backend.Name(), Underlay: a.under.Addr,
+		Peers: []api.PeerStatus{}, Networks: []api.NetworkStatus{}, Problems: []api.Problem{},
+		Reconcile: api.ReconcileStatus{Passes: loop.Passes, Applied: loop.Applied, Failed: loop.Failed, LastChange: loop.LastChange}}
+	cs := a.consul.Status()
+	st.Consul = api.ConsulStatus{Address: cfg.Consul.Address, OK: cs.OK}
+	if !cs.OK && cs.LastError != nil {
+		st.Consul.Error = oneLine(cs.LastError.Error())
+	}
+	a.mu.Lock()
+	st.Cluster, st.Datacenter, st.VTEP = a.state.Cluster, a.state.Datacenter, a.state.VTEP
+	local := map[overlay.NetworkID]int{}
+	for _, e := range a.state.Endpoints {
+		local[e.NetworkID]++
+	}
+	for _, subject := range sortedNames(a.notes) {
+		st.Problems = append(st.Problems, api.Problem{Subject: subject, Message: a.notes[subject]})
+	}
+	trouble := slices.Clone(a.trouble)
+	for _, name := range sortedNames(a.pools) {
+		trouble = append(trouble, a.pools[name].Problems()...)
+	}
+	if a.ledger != nil {
+		rejected := a.ledger.Rejected()
+		for _, path := range sortedNames(rejected) {
+			st.Problems = append(st.Problems, api.Problem{Subject: path, Message: oneLine(rejected[path])})
+		}
+	}
+	a.mu.Unlock()
+	for _, p := range trouble {
+		st.Problems = append(st.Problems, api.Problem{Subject: p.Subject, Message: oneLine(p.Message)})
+	}
+	if s == nil || !s.Complete {
+		st.Reconcile.Frozen = "the cluster's records were not all read yet, so nothing is removed"
+	}
+	a.peerStatus(ctx, &st, s)
+	a.networkStatus(&st, s, local)
+	drops, err := a.kernel.Counters(ctx)
+	if err != nil {
+		st.Problems = append(st.Problems, api.Problem{Subject: "fences", Message: oneLine(err.Error())})
+	}
+	st.Drops = drops
+	if blocked, err := a.kernel.ForwardBlocked(ctx); err == nil && blocked != "" {
+		st.Problems = append(st.Problems, api.Problem{Subject: "egress", Message: blocked})
+	}
+	return st, nil
+}
+
+func (a *Agent) peerStatus(ctx context.Context, st *api.Status, s *overlay.Snapshot) {
+	if s == nil || !st.VTEP.IsValid() {
+		return
+	}
+	stats, err := a.kernel.PeerStats(ctx)
+	if err != nil {
+		st.Problems = append(st.Problems, api.Problem{Subject: "wireguard", Message: oneLine(err.Error())})
+	}
+	for _, name := range sortedNames(s.Nodes) {
+		n := s.Nodes[name]
+		if name == a.opt.Config.NodeName || !n.Present() {
+			continue
+		}
+		p := api.PeerStatus{Node: name, VTEP: n.VTEP, HandshakeAgeSeconds: -1}
+		for _, x := range stats {
+			for _, k := range n.WireGuard {
+				if x.PublicKey != k.PublicKey {
+					continue
+				}
+				p.Endpoint, p.RxBytes, p.TxBytes = x.Endpoint.String(), int64(x.Rx), int64(x.Tx)
+				if !x.LastHandshake.IsZero() {
+					age := time.Since(x.LastHandshake)
+					p.HandshakeAgeSeconds, p.Up = age.Round(100*time.Millisecond).Seconds(), age < peerUp
+				}
+			}
+		}
+		st.Peers = append(st.Peers, p)
+	}
+}
+
+func (a *Agent) networkStatus(st *api.Status, s *overlay.Snapshot, local map[overlay.NetworkID]int) {
+	if s == nil {
+		return
+	}
+	for _, n := range s.Networks {
+		if !n.Alive() {
+			continue
+		}
+		d := api.NetworkStatus{Name: n.Name, VNI: n.VNI, Encrypted: n.Encrypted, Internal: n.Internal, MTU: n.MTU,
+			Local: local[n.ID], State: "idle"}
+		for _, set := range s.On(n.ID) {
+			if set.Node != st.Node {
+				d.Remote += len(set.Endpoints)
+			}
+		}
+		if d.Local > 0 {
+			d.State = "up"
+		}
+		for _, p := range st.Problems {
+			if p.Subject == networkSubject(n.Name) && d.Error == "" {
+				d.State, d.Error = "error", p.Message
+			}
+		}
+		st.Networks = append(st.Networks, d)
+	}
+	slices.SortFunc(st.Networks, func(x, y api.NetworkStatus) int { return cmp.Compare(x.Name, y.Name) })
+}
+
+// Plan implements apiserver.System: what is wanted, and how the kernel differs from it.
+func (a *Agent) Plan(ctx context.Context) (string, error) {
+	want, problems := a.want()
+	if want == nil {
+		return "", apiErr(api.Unavailable, "nothing can be decided yet: this node has not joined a cluster")
+	}
+	have, err := a.observe(ctx, want)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString("# wanted\n" + want.String() + "\n# changes\n")
+	ops := plan.Diff(want, have)
+	for _, op := range ops {
+		b.WriteString(op.String() + "\n")
+	}
+	if len(ops) == 0 {
+		b.WriteString("none: the kernel is as wanted\n")
+	}
+	for _, p := range problems {
+		fmt.Fprintf(&b, "# problem: %s: %s\n", p.Subject, p.Message)
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,167 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"weft/keys"
+	"weft/pkg/overlay"
+)
+
+// decode reads the body of a record and checks that it is valid. Its revision is the signed one: Open refuses a second
+// spelling of that member.
+func decode[T interface{ Validate() error }](signed keys.Signed) (T, error) {
+	var v T
+	if err := json.Unmarshal(signed.Body, &v); err != nil {
+		return v, fmt.Errorf("decode: %w", err)
+	}
+	if err := v.Validate(); err != nil {
+		return v, err
+	}
+	return v, nil
+}
+
+func (l *Ledger) acceptNode(path string, signed keys.Signed) error {
+	n, err := decode[overlay.Node](signed)
+	if err != nil {
+		return err
+	}
+	if path != "nodes/"+n.Name {
+		return fmt.Errorf("it names node %q: a record must stand under its own name", n.Name)
+	}
+	if pin, ok := l.pins[n.Name]; ok && pin != n.Identity {
+		return fmt.Errorf("identity %s is not the one first seen (%s): if node %s was set up anew, run `weft node rm %s` and give it another name",
+			n.Identity.Short(), pin.Short(), n.Name, n.Name)
+	}
+	if err := signed.Verify(n.Identity); err != nil {
+		return err
+	}
+	l.pins[n.Name] = n.Identity
+	l.nodes[n.Name] = n
+	return nil
+}
+
+// waiting refuses a record that may be good once another one is accepted.
+type waiting struct{ path, why string }
+
+func (w waiting) Error() string { return w.why }
+
+// signer is the identity of an accepted node. A node that left may have signed what is still valid.
+func (l *Ledger) signer(name string) (keys.IdentityKey, error) {
+	k, ok := l.pins[name]
+	if !ok {
+		return k, waiting{"nodes/" + name, fmt.Sprintf("signed by node %q, which is not known (yet)", name)}
+	}
+	return k, nil
+}
+
+func (l *Ledger) acceptNetwork(path string, signed keys.Signed) error {
+	n, err := decode[overlay.Network](signed)
+	if err != nil {
+		return err
+	}
+	if path != "networks/"+n.Name {
+		return fmt.Errorf("it names network %q: a record must stand under its own name", n.Name)
+	}
+	k, err := l.signer(n.Signer)
+	if err != nil {
+		return err
+	}
+	if err := signed.Verify(k); err != nil {
+		return err
+	}
+	old, ok := l.networks[n.Name]
+	switch {
+	case l.retired[n.ID]:
+		return fmt.Errorf("id %s was that of a deleted network: a deleted id does not come back", n.ID)
+	case !ok:
+	case old.ID != n.ID && old.Alive():
+		return fmt.Errorf("network %s is already %s and was not deleted, but the record says %s", n.Name, old.ID, n.ID)
+	case old.ID == n.ID && !old.Alive() && n.Alive():
+		return fmt.Errorf("network %s (%s) was deleted: a deleted id does not come back", n.Name, n.ID)
+	case old.ID == n.ID && (old.VNI != n.VNI || old.Encrypted != n.Encrypted || !slices.Equal(old.Subnets, n.Subnets)):
+		return fmt.Errorf("VNI, subnets and encryption of network %s (%s) cannot change", n.Name, n.ID)
+	}
+	if err := l.unclaimed(n); err != nil {
+		return err
+	}
+	if ok && old.ID != n.ID {
+		l.retired[old.ID] = true // its tombstone is no longer there to say so
+	}
+	l.networks[n.Name] = n
+	return nil
+}
+
+// unclaimed checks that n takes nothing from a network of another name. An id is given once, also after a deletion: what
+// may not change about it would change with the name. Of live networks each has its own VNI.
+func (l *Ledger) unclaimed(n overlay.Network) error {
+	for _, name := range slices.Sorted(maps.Keys(l.networks)) {
+		other := l.networks[name]
+		switch {
+		case name == n.Name:
+		case other.ID == n.ID:
+			return fmt.Errorf("id %s belongs to network %s", n.ID, name)
+		case other.VNI == n.VNI && other.Alive() && n.Alive():
+			return waiting{"networks/" + name, fmt.Sprintf("VNI %d belongs to network %s", n.VNI, name)}
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) acceptEndpoints(path string, signed keys.Signed) error {
+	set, err := decode[overlay.EndpointSet](signed)
+	if err != nil {
+		return err
+	}
+	if path != "endpoints/"+set.Node+"/"+set.Network {
+		return fmt.Errorf("it names node %q and network %q: a record must stand under its own name", set.Node, set.Network)
+	}
+	k, err := l.signer(set.Node)
+	if err != nil {
+		return err
+	}
+	if err := signed.Verify(k); err != nil {
+		return err
+	}
+	l.endpoints[path] = set
+	return nil
+}
+
+func (l *Ledger) acceptRemoval(path string, signed keys.Signed) error {
+	r, err := decode[overlay.Removal](signed)
+	if err != nil {
+		return err
+	}
+	if path != "removed/"+r.Node {
+		return fmt.Errorf("it names node %q: a record must stand under its own name", r.Node)
+	}
+	k, err := l.signer(r.Signer)
+	if err != nil {
+		return err
+	}
+	if err := signed.Verify(k); err != nil {
+		return err
+	}
+	pin, ok := l.pins[r.Node]
+	if !ok {
+		return waiting{"nodes/" + r.Node, fmt.Sprintf("it removes node %q, which is not known (yet)", r.Node)}
+	}
+	if pin != r.Identity {
+		return fmt.Errorf("it removes identity %s, but node %s is %s", r.Identity.Short(), r.Node, pin.Short())
+	}
+	l.removals[r.Node] = r
+	return nil
+}
+
+// Owner is the node that a path belongs to, "" when any node may write there.
+func Owner(path string) string {
+	part := strings.Split(path, "/")
+	switch {
+	case len(part) == 2 && part[0] == "nodes", len(part) == 3 && part[0] == "endpoints":
+		return part[1]
+	}
+	return ""
+}

@@ -1,0 +1,225 @@
+package ledger
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"weft/keys"
+	"weft/pkg/overlay"
+)
+
+// The kinds of signed record, as their envelope names them.
+const (
+	KindNode      = "node"
+	KindNetwork   = "network"
+	KindEndpoints = "endpoints"
+	KindRemoval   = "removal"
+)
+
+// Record is an accepted record: the exact bytes that its signer wrote.
+type Record struct {
+	Path     string `json:"path"`
+	Revision uint64 `json:"revision"`
+	Value    []byte `json:"value"`
+}
+
+// Ledger holds the accepted records of one cluster. Not safe for concurrent use. Use New.
+type Ledger struct {
+	cluster   string
+	pins      map[string]keys.IdentityKey
+	records   map[string]Record
+	rejected  map[string]rejection
+	nodes     map[string]overlay.Node
+	networks  map[string]overlay.Network
+	endpoints map[string]overlay.EndpointSet // by path
+	removals  map[string]overlay.Removal
+	retired   map[overlay.NetworkID]bool // ids of deleted networks whose name has a new id
+}
+
+// rejection is the newest value at a path that was not accepted.
+type rejection struct {
+	value []byte
+	err   error
+}
+
+// ErrOlder is in the chain of the error for a record whose revision is below the highest accepted one.
+var ErrOlder = errors.New("older than the record already accepted")
+
+// New returns an empty ledger for a cluster id.
+func New(cluster string) *Ledger {
+	return &Ledger{
+		cluster: cluster, pins: map[string]keys.IdentityKey{}, records: map[string]Record{}, rejected: map[string]rejection{},
+		nodes: map[string]overlay.Node{}, networks: map[string]overlay.Network{},
+		endpoints: map[string]overlay.EndpointSet{}, removals: map[string]overlay.Removal{}, retired: map[overlay.NetworkID]bool{},
+	}
+}
+
+// Cluster is the id the records are bound to.
+func (l *Ledger) Cluster() string { return l.cluster }
+
+// Offer decides about a value found at path. changed is true when the accepted records are different afterwards. A
+// refused record leaves what was accepted before untouched, and is remembered with its reason (Rejected); it is tried
+// again by itself when what it waits for is accepted: the node that signed it or that it removes, or the deletion of the
+// network whose VNI it claims.
+func (l *Ledger) Offer(path string, value []byte) (changed bool, err error) {
+	if have, ok := l.records[path]; ok && bytes.Equal(have.Value, value) {
+		delete(l.rejected, path)
+		return false, nil
+	}
+	changed, err = l.offer(path, value)
+	if err != nil {
+		l.rejected[path] = rejection{value: slices.Clone(value), err: err}
+		return false, err
+	}
+	delete(l.rejected, path)
+	l.retry(path)
+	return changed, nil
+}
+
+func (l *Ledger) offer(path string, value []byte) (bool, error) {
+	kind, err := kindOf(path)
+	if err != nil {
+		return false, err
+	}
+	signed, err := keys.Envelope{Kind: kind, Cluster: l.cluster, Path: path}.Open(value)
+	if err != nil {
+		return false, fmt.Errorf("read record %s: %w", path, err)
+	}
+	if have, ok := l.records[path]; ok && signed.Revision <= have.Revision {
+		return false, fmt.Errorf("record %s has revision %d, accepted is %d: %w", path, signed.Revision, have.Revision, ErrOlder)
+	}
+	accept := map[string]func(string, keys.Signed) error{KindNode: l.acceptNode, KindNetwork: l.acceptNetwork,
+		KindEndpoints: l.acceptEndpoints, KindRemoval: l.acceptRemoval}[kind]
+	if err := accept(path, signed); err != nil {
+		return false, fmt.Errorf("record %s: %w", path, err)
+	}
+	l.records[path] = Record{Path: path, Revision: signed.Revision, Value: slices.Clone(value)}
+	return true, nil
+}
+
+// retry offers again what waited for a record that was accepted, and what waited for that.
+func (l *Ledger) retry(accepted ...string) {
+	for len(accepted) > 0 {
+		var next []string
+		for _, path := range slices.Sorted(maps.Keys(l.rejected)) {
+			r := l.rejected[path]
+			var w waiting
+			if !errors.As(r.err, &w) || !slices.Contains(accepted, w.path) {
+				continue
+			}
+			if _, err := l.offer(path, r.value); err != nil {
+				l.rejected[path] = rejection{value: r.value, err: err}
+				continue
+			}
+			delete(l.rejected, path)
+			next = append(next, path)
+		}
+		accepted = next
+	}
+}
+
+func kindOf(path string) (string, error) {
+	part := strings.Split(path, "/")
+	if slices.Contains(part, "") {
+		return "", fmt.Errorf("path %q holds no record", path)
+	}
+	switch {
+	case len(part) == 2 && part[0] == "nodes":
+		return KindNode, nil
+	case len(part) == 2 && part[0] == "networks":
+		return KindNetwork, nil
+	case len(part) == 2 && part[0] == "removed":
+		return KindRemoval, nil
+	case len(part) == 3 && part[0] == "endpoints":
+		return KindEndpoints, nil
+	}
+	return "", fmt.Errorf("path %q holds no record", path)
+}
+
+// Rejected is, per path, why the newest value there is not used.
+func (l *Ledger) Rejected() map[string]string {
+	out := make(map[string]string, len(l.rejected))
+	for path, r := range l.rejected {
+		out[path] = r.err.Error()
+	}
+	return out
+}
+
+// Get returns the accepted record at path.
+func (l *Ledger) Get(path string) (Record, bool) { r, ok := l.records[path]; return r, ok }
+
+// Shared returns the accepted records that no single node owns, ordered by path: networks and removals. Any node may
+// put them back into a store that lost them, as they are.
+func (l *Ledger) Shared() []Record {
+	var out []Record
+	for _, path := range slices.Sorted(maps.Keys(l.records)) {
+		if Owner(path) == "" {
+			out = append(out, l.records[path])
+		}
+	}
+	return out
+}
+
+// Revision is the highest accepted revision at path, 0 for none.
+func (l *Ledger) Revision(path string) uint64 { return l.records[path].Revision }
+
+// Snapshot is the accepted records as values. complete is the caller's knowledge, see overlay.Snapshot.
+func (l *Ledger) Snapshot(complete bool) *overlay.Snapshot {
+	s := &overlay.Snapshot{Cluster: l.cluster, Nodes: map[string]overlay.Node{}, Networks: maps.Clone(l.networks), Complete: complete}
+	for name, n := range l.nodes {
+		if r, ok := l.removals[name]; ok && n.Present() && r.Identity == n.Identity && r.NodeRevision >= n.Revision {
+			n.Left = r.Removed
+		}
+		s.Nodes[name] = n
+	}
+	s.Endpoints = slices.SortedFunc(maps.Values(l.endpoints), func(a, b overlay.EndpointSet) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Node, b.Node))
+	})
+	return s
+}
+
+// file is the form in which a ledger is kept on disk.
+type file struct {
+	Cluster string                      `json:"cluster"`
+	Pins    map[string]keys.IdentityKey `json:"pins"`
+	Retired []overlay.NetworkID         `json:"retired,omitempty"`
+	Records []Record                    `json:"records"`
+}
+
+// MarshalJSON writes pins, retired ids and records; rejected ones are not kept.
+func (l *Ledger) MarshalJSON() ([]byte, error) {
+	f := file{Cluster: l.cluster, Pins: l.pins, Retired: slices.Sorted(maps.Keys(l.retired))}
+	for _, path := range slices.Sorted(maps.Keys(l.records)) {
+		f.Records = append(f.Records, l.records[path])
+	}
+	return json.Marshal(f)
+}
+
+// Load reads what MarshalJSON wrote. Every record is verified again; one that fails is reported, not used.
+func Load(data []byte) (*Ledger, error) {
+	var f file
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("read ledger: %w", err)
+	}
+	l := New(f.Cluster)
+	if f.Pins != nil {
+		l.pins = f.Pins
+	}
+	for _, id := range f.Retired {
+		l.retired[id] = true
+	}
+	for _, r := range f.Records { // what is signed by a node that comes later is tried again then
+		_, _ = l.Offer(r.Path, r.Value)
+	}
+	var errs []error
+	for _, path := range slices.Sorted(maps.Keys(l.rejected)) {
+		errs = append(errs, l.rejected[path].err)
+	}
+	return l, errors.Join(errs...)
+}
