@@ -206,16 +206,18 @@ func (a *Agent) RemoveNode(ctx context.Context, name string) error {
 	return consulErr(err)
 }
 
-// checkDead refuses to remove a node whose mesh still answers.
+// checkDead refuses to remove a node that still answers through the mesh.
 func (a *Agent) checkDead(ctx context.Context, name string) error {
-	st, err := a.Status(ctx)
+	n := a.snap.Load().Nodes[name]
+	if !n.Present() {
+		return nil
+	}
+	alive, err := a.answers(ctx, n.VTEP)
 	if err != nil {
 		return err
 	}
-	for _, p := range st.Peers {
-		if p.Node == name && p.Up && p.HandshakeAgeSeconds < 150 {
-			return apiErr(api.Conflict, "node %s is alive (last handshake %.0f s ago): run `weft leave` on it, or stop it and wait 3 minutes", name, p.HandshakeAgeSeconds)
-		}
+	if alive {
+		return apiErr(api.Conflict, "node %s is alive, it answers through the mesh: run `weft leave` on it, or stop the host first", name)
 	}
 	return nil
 }

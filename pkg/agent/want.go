@@ -124,7 +124,7 @@ func (a *Agent) apply(ctx context.Context, op kstate.Op) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		for _, e := range a.state.Endpoints {
-			if e.NetNS == ns.Name && !e.Leaving {
+			if e.NetNS == ns.Name && !e.Leaving && !a.leaving {
 				return nil
 			}
 		}

@@ -62,23 +62,44 @@ func testUp(t *testing.T, o Options) *Lab {
 	return l
 }
 
-// namespaces are the identities of all namespaces of a lab.
-func namespaces(t *testing.T, l *Lab) []string {
-	var all []string
+// members are the processes with a thread in any namespace of a lab. They are told from later ones by their start
+// time: the numbers of namespaces that are gone are used again at once.
+func members(t *testing.T, l *Lab) []process {
+	t.Helper()
+	var spaces []string
 	for _, h := range l.Hosts() {
 		for _, kind := range []string{"mnt", "net", "pid", "uts"} {
 			id, err := os.Readlink(procPath(h.PID, "ns", kind))
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, id)
+			spaces = append(spaces, id)
 		}
 	}
-	return all
+	pids, err := allPIDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []process
+	for _, pid := range pids {
+		tasks, _ := filepath.Glob(procPath(pid, "task", "*", "ns", "*"))
+		inside := slices.ContainsFunc(tasks, func(task string) bool {
+			id, err := os.Readlink(task)
+			return err == nil && slices.Contains(spaces, id)
+		})
+		// Our own threads that visit a namespace end by themselves.
+		if p, err := findProcess(pid); err == nil && inside && pid != os.Getpid() {
+			found = append(found, p)
+		}
+	}
+	if len(found) < len(l.Hosts()) {
+		t.Fatalf("found %d processes in a lab of %d hosts", len(found), len(l.Hosts()))
+	}
+	return found
 }
 
-// assertGone checks that nothing is left of a lab.
-func assertGone(t *testing.T, dir string, namespaces []string) {
+// assertGone checks that nothing is left of a lab: without processes and mounts, its namespaces are gone too.
+func assertGone(t *testing.T, dir string, before []process) {
 	t.Helper()
 	if exists(dir) {
 		t.Errorf("%s is still there", dir)
@@ -86,6 +107,11 @@ func assertGone(t *testing.T, dir string, namespaces []string) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || bytes.Contains(mounts, []byte(dir)) {
 		t.Errorf("mounts of %s are still there (or: %v)", dir, err)
+	}
+	for _, p := range before {
+		if !p.over() {
+			t.Errorf("process %d is still there", p.PID)
+		}
 	}
 	pids, err := allPIDs()
 	if err != nil {
@@ -95,12 +121,6 @@ func assertGone(t *testing.T, dir string, namespaces []string) {
 		cmdline, _ := os.ReadFile(procPath(pid, "cmdline"))
 		if bytes.Contains(cmdline, []byte(dir)) && pid != os.Getpid() {
 			t.Errorf("process %d is still there: %q", pid, cmdline)
-		}
-		tasks, _ := filepath.Glob(procPath(pid, "task", "*", "ns", "*"))
-		for _, task := range tasks {
-			if id, err := os.Readlink(task); err == nil && slices.Contains(namespaces, id) {
-				t.Errorf("%s is still in namespace %s", task, id)
-			}
 		}
 	}
 }

@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 			os.Exit(upAndReport(os.Args[2]))
 		}
 	}
+	// The race detector has every program wait a second before it ends, and a lab runs hundreds.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic("lab: " + err.Error())
+	}
 	os.Exit(m.Run())
 }
 

@@ -28,8 +28,8 @@ func TestUpWithAgentsAndDown(t *testing.T) {
 	if !a.Status(t.Context()).Ready {
 		t.Error("status does not say ready")
 	}
-	ids := append(namespaces(t, a), namespaces(t, b)...)
 	visitor, _ := startIn(t, a, "echo READY; exec sleep 1000")
+	before, beforeB := members(t, a), members(t, b)
 	// By name and from the state file, as another process does it; the other lab is not touched.
 	if err := Down(t.Context(), filepath.Base(first)); err != nil {
 		t.Fatal(err)
@@ -49,8 +49,8 @@ func TestUpWithAgentsAndDown(t *testing.T) {
 	if err := Down(t.Context(), filepath.Base(first)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("down by name of a lab that is gone: %v, want not exist", err)
 	}
-	assertGone(t, first, ids)
-	assertGone(t, second, ids)
+	assertGone(t, first, before)
+	assertGone(t, second, beforeB)
 }
 
 func TestUpCancelled(t *testing.T) {
