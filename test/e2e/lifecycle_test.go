@@ -63,6 +63,12 @@ func TestLeaveAndRemove(t *testing.T) {
 	}
 
 	// n2 comes back under its name and identity.
+	w.eventually(10*time.Second, "the agent of n2 has ended", func() error {
+		if pid, err := w.AgentPID("n2"); err == nil {
+			return fmt.Errorf("process %d", pid)
+		}
+		return nil
+	})
 	w.startAgent("n2")
 	w.eventually(5*time.Second, "n2 is present again", func() error {
 		var n api.Node
