@@ -27,18 +27,19 @@ and serves the other commands. Stopping it leaves the networks running; "weft le
 weft agent --dev                  a throwaway Consul and temporary data, for trying`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runAgent(cmd.Context(), config.Options{Flags: cmd.Flags()})
+			opts := config.Options{Flags: cmd.Flags()}
+			loaded, err := config.Load(opts)
+			if err != nil {
+				return configErrors(cmd, err)
+			}
+			return runAgent(cmd.Context(), loaded, opts)
 		},
 	}
 	config.RegisterFlags(cmd.Flags())
 	return cmd
 }
 
-func runAgent(ctx context.Context, opts config.Options) error {
-	loaded, err := config.Load(opts)
-	if err != nil {
-		return err
-	}
+func runAgent(ctx context.Context, loaded *config.Loaded, opts config.Options) error {
 	var level slog.LevelVar
 	log := newLogger(loaded.Config.Log, &level)
 	for _, w := range loaded.Warnings {

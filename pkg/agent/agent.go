@@ -79,6 +79,7 @@ type Agent struct {
 	// delivered says which sources have delivered once since the agent started.
 	delivered map[string]bool
 	watches   map[string]*netWatch
+	paths     map[string]path   // what the last probe found, by node
 	notes     map[string]string // standing problems of the agent itself, by subject
 	trouble   []overlay.Problem // found while reconciling
 	leaving   bool
@@ -104,7 +105,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	}
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
-		watches: map[string]*netWatch{}, notes: map[string]string{}, publishKick: make(chan struct{}, 1),
+		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, publishKick: make(chan struct{}, 1),
 		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
@@ -236,6 +237,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("processes", a.reap)
 	task("state", a.saveChanges)
 	task("checks", a.reportChecks)
+	task("probes", a.probeLoop)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -95,8 +95,25 @@ func (a *Agent) peerStatus(ctx context.Context, st *api.Status, s *overlay.Snaps
 				}
 			}
 		}
+		a.mu.Lock()
+		p.Path = string(a.paths[name])
+		a.mu.Unlock()
+		if m := pathProblem(path(p.Path), p.Up, a.under.MTU); m != "" {
+			st.Problems = append(st.Problems, api.Problem{Subject: "peer " + name, Message: m})
+		}
 		st.Peers = append(st.Peers, p)
 	}
+}
+
+// pathProblem says what is wrong with the way to a peer, empty for nothing.
+func pathProblem(p path, up bool, mtu int) string {
+	switch {
+	case p == pathSmall:
+		return fmt.Sprintf("small packets arrive, full-size ones do not: an underlay MTU on the way is below %d; raise it, or use networks made with a smaller --mtu", mtu)
+	case p == pathSilent && up:
+		return "its WireGuard session is live, but it does not answer through the mesh: look at `weft status` on that node"
+	}
+	return ""
 }
 
 func (a *Agent) networkStatus(st *api.Status, s *overlay.Snapshot, local map[overlay.NetworkID]int) {

@@ -196,8 +196,11 @@ type PeerStatus struct {
 	// HandshakeAgeSeconds is -1 when there was none yet.
 	HandshakeAgeSeconds float64 `json:"handshakeAgeSeconds"`
 	Up                  bool    `json:"up"` // handshake younger than 3 minutes
-	RxBytes             int64   `json:"rxBytes"`
-	TxBytes             int64   `json:"txBytes"`
+	// Path is what the last probe found: "ok" (full-size packets pass), "small" (only small ones do), "silent", or empty
+	// before the first probe.
+	Path    string `json:"path,omitempty"`
+	RxBytes int64  `json:"rxBytes"`
+	TxBytes int64  `json:"txBytes"`
 }
 
 // NetworkStatus is one network on this node.

@@ -281,3 +281,34 @@ func TestReload(t *testing.T) {
 	})
 	w.status("n1")
 }
+
+// TestPathMTU makes the way to a node too small for full-size packets: its peers find out and say so, and say so no
+// longer when it is mended.
+func TestPathMTU(t *testing.T) {
+	w := ownWorld(t, lab.Options{Nodes: 2})
+	path := func(want string, problem bool) func() error {
+		return func() error {
+			s := w.status("n1")
+			if len(s.Peers) != 1 || s.Peers[0].Path != want {
+				return fmt.Errorf("%+v", s.Peers)
+			}
+			for _, p := range s.Problems {
+				if p.Subject == "peer n2" && strings.Contains(p.Message, "MTU") {
+					if !problem {
+						return fmt.Errorf("%+v", p)
+					}
+					return nil
+				}
+			}
+			if problem {
+				return fmt.Errorf("no problem is shown: %+v", s.Problems)
+			}
+			return nil
+		}
+	}
+	w.eventually(60*time.Second, "the path is found to be well", path("ok", false))
+	w.run("n2", "ip", "link", "set", "eth0", "mtu", "1400")
+	w.eventually(60*time.Second, "the small path is found", path("small", true))
+	w.run("n2", "ip", "link", "set", "eth0", "mtu", "1500")
+	w.eventually(60*time.Second, "the mended path is found", path("ok", false))
+}
