@@ -70,9 +70,12 @@ func (c *Client) believe(key string, pair *api.KVPair) (Cluster, error) {
 
 // WatchCluster watches the sentinel until ctx ends, then returns nil: failed is called with ErrUnreadable as soon as it
 // is missing or foreign (Consul was wiped or restored: the time for RestoreCluster), with ErrUnavailable while Consul
-// does not answer, and with nil at the first good answer after one. Watching folders does not replace it: see watch.go.
-func (c *Client) WatchCluster(ctx context.Context, failed func(error)) error {
+// does not answer, and with nil at the first good answer after one. remade (may be nil) is called when the sentinel says
+// the same but is another key than before: Consul was wiped, and another node was quicker to put the sentinel back.
+// Watching folders does not replace it: see watch.go.
+func (c *Client) WatchCluster(ctx context.Context, failed func(error), remade func()) error {
 	key := c.key(ClusterPath)
+	var created uint64
 	poll := func(ctx context.Context, index uint64) (uint64, error) {
 		var pair *api.KVPair
 		next, err := c.block(ctx, key, c.needRead(), index, func(q *api.QueryOptions) (uint64, error) {
@@ -88,8 +91,13 @@ func (c *Client) WatchCluster(ctx context.Context, failed func(error)) error {
 		}
 		if _, err = c.believe(key, pair); err != nil {
 			_, err = c.Cluster(ctx) // a default read may be old just after an election
+			return next, err
 		}
-		return next, err
+		if created != 0 && created != pair.CreateIndex && remade != nil {
+			remade()
+		}
+		created = pair.CreateIndex
+		return next, nil
 	}
 	return c.follow(ctx, poll, failed)
 }

@@ -68,7 +68,7 @@ func TestWipeIsNotEmpty(t *testing.T) {
 	w.want(t, "n1=5 ")
 	sentinel := make(chan error, 100)
 	background(t, func(ctx context.Context) error {
-		return c.WatchCluster(ctx, func(err error) { sentinel <- err })
+		return c.WatchCluster(ctx, func(err error) { sentinel <- err }, nil)
 	})
 	// With a tombstone inside, the watch of the folder would not be woken by the wipe; the one of the sentinel is.
 	put(t, c, "revs/other/n1", "6")
@@ -97,7 +97,7 @@ func TestWipeWithTombstones(t *testing.T) {
 	s, c := dev(t)
 	sentinel := make(chan error, 100)
 	background(t, func(ctx context.Context) error {
-		return c.WatchCluster(ctx, func(err error) { sentinel <- err })
+		return c.WatchCluster(ctx, func(err error) { sentinel <- err }, nil)
 	})
 	for _, path := range []string{"revs/net/n1", "revs/net/n2"} {
 		put(t, c, path, "1")

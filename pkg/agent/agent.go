@@ -66,6 +66,7 @@ type Agent struct {
 	publishKick chan struct{}
 	watchKick   chan struct{}
 	saveKick    chan struct{}
+	assertKick  chan struct{}
 
 	snap atomic.Pointer[overlay.Snapshot]
 	cfg  atomic.Pointer[config.Config]
@@ -85,6 +86,7 @@ type Agent struct {
 	leaving   bool
 	leftAt    time.Time
 	purge     bool
+	holdUntil time.Time     // no new leases before
 	published chan struct{} // closed and replaced after each publication
 	joined    bool
 	poolRun   func(*pool) // starts a pool's maintenance; set by Run
@@ -106,7 +108,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
 		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, publishKick: make(chan struct{}, 1),
-		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
+		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -135,8 +137,8 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.state, err = loadState(cfg.DataDir, cfg.NodeName); err != nil {
 		return err
 	}
-	if a.ledger, err = loadLedger(cfg.DataDir); err != nil {
-		a.log.Warn("some accepted records cannot be used and are read from Consul again", "err", err)
+	if a.ledger, err = loadLedger(cfg.DataDir, a.log); err != nil {
+		return err
 	}
 	if a.ledger != nil && a.ledger.Cluster() != a.state.Cluster {
 		a.ledger = nil
@@ -238,6 +240,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("state", a.saveChanges)
 	task("checks", a.reportChecks)
 	task("probes", a.probeLoop)
+	task("assert", a.assertLoop)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -49,6 +49,9 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 	if err != nil {
 		return api.Attachment{}, err
 	}
+	if err := a.awaitHold(ctx); err != nil {
+		return api.Attachment{}, err
+	}
 	var want netip.Addr
 	if spec.Address != "" {
 		if want, err = netip.ParseAddr(spec.Address); err != nil {
@@ -109,20 +112,31 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	if e.IfName == "" {
 		e.IfName = "eth0"
 	}
-	if len(e.IfName) > 15 || strings.ContainsAny(e.IfName, "/ :\t\n") || e.IfName == "." || e.IfName == ".." {
+	if len(e.IfName) > 15 || strings.ContainsAny(e.IfName, "/ :%\t\n") || e.IfName == "." || e.IfName == ".." {
 		return e, n, apiErr(api.Invalid, "interface name %q is not one the kernel takes: at most 15 characters, no slash, colon or space", e.IfName)
 	}
 	e.MAC = overlay.NewMAC()
 	e.NetNS = kstate.EndpointNS(e.ID)
+	check := e.Endpoint
+	check.Address = n.Gateway.Next() // which one it gets is not known yet
+	if err := check.Validate(); err != nil {
+		return e, n, apiErr(api.Invalid, "%v", err)
+	}
 	return e, n, a.source(&e, spec)
 }
 
+// defaultName is a name that follows from the id, within what a name may be: ids may be longer and hold colons.
 func defaultName(id overlay.EndpointID, services []string) string {
+	s := strings.Trim(strings.Map(func(r rune) rune {
+		if r == ':' || r == '_' {
+			return '-'
+		}
+		return r
+	}, strings.ToLower(string(id))), "-.")
 	if len(services) > 0 {
-		s := string(id)
-		return services[0] + "-" + strings.ToLower(s[:min(6, len(s))])
+		return services[0][:min(len(services[0]), overlay.MaxName-7)] + "-" + strings.Trim(s[:min(6, len(s))], "-.")
 	}
-	return string(id)
+	return strings.Trim(s[:min(overlay.MaxName, len(s))], "-.")
 }
 
 // source finds the namespace that a request names.
@@ -382,6 +396,12 @@ func (a *Agent) detach(ctx context.Context, e overlay.LocalEndpoint) error {
 	if err != nil {
 		return err
 	}
+	if n, nerr := a.network(e.Network); p == nil && nerr == nil && n.ID == e.NetworkID {
+		p, err = a.poolFor(n)
+		if err != nil {
+			return err
+		}
+	}
 	kick(a.publishKick)
 	if err := a.takeDown(ctx, e); err != nil {
 		return fmt.Errorf("detach endpoint %s: %w", e.ID, err)
@@ -443,6 +463,10 @@ func (a *Agent) SetProcess(ctx context.Context, ref string, p api.Process) error
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	e, ok := a.state.Endpoints[e.ID]
+	if !ok || e.Leaving {
+		return apiErr(api.NotFound, "endpoint %q is being detached", ref)
+	}
 	e.PID, e.PIDStart = p.PID, start
 	a.state.Endpoints[e.ID] = e
 	return a.saveLocked()

@@ -31,7 +31,7 @@ func (a *Agent) reportChecks(ctx context.Context) error {
 		output string
 	}
 	last := map[string]report{}
-	sent := time.Time{}
+	sent := map[string]time.Time{}
 	for wait(ctx, every) {
 		a.mu.Lock()
 		joined := a.joined
@@ -40,10 +40,9 @@ func (a *Agent) reportChecks(ctx context.Context) error {
 			continue
 		}
 		data, mesh := a.health(ctx)
-		stale := time.Since(sent) > consul.CheckTTL/3
 		for check, out := range map[string][]string{consul.CheckDataPath: data, consul.CheckMesh: mesh} {
 			r := report{consul.CheckStatus(out[0]), out[1]}
-			if last[check] == r && !stale {
+			if last[check] == r && time.Since(sent[check]) < consul.CheckTTL/3 {
 				continue
 			}
 			if err := a.consul.UpdateCheck(ctx, check, r.status, r.output); err != nil {
@@ -51,7 +50,7 @@ func (a *Agent) reportChecks(ctx context.Context) error {
 				continue
 			}
 			last[check] = r
-			sent = time.Now()
+			sent[check] = time.Now()
 		}
 	}
 	return nil

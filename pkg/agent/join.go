@@ -98,6 +98,7 @@ func (a *Agent) setCluster(id, datacenter string) error {
 	if a.ledger == nil {
 		a.ledger = ledger.New(id)
 	}
+	a.ledger.Pin(a.opt.Config.NodeName, a.identity.Public())
 	a.refresh()
 	return a.saveLocked()
 }
@@ -120,10 +121,11 @@ func (a *Agent) claimName(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, err := a.ledger.Offer(path, p.Value); err != nil && !errors.Is(err, ledger.ErrOlder) {
-		return fmt.Errorf("read this node's own record: %w", err)
+	_, err = a.ledger.Offer(path, p.Value)
+	if _, mine := a.ledger.Get(path); mine || err == nil {
+		return nil // what cannot be used there is written over with this node's next record
 	}
-	return nil
+	return fmt.Errorf("read this node's own record: %w", err)
 }
 
 type vtepLease struct {

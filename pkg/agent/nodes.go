@@ -224,8 +224,8 @@ func (a *Agent) checkDead(ctx context.Context, name string) error {
 
 func (a *Agent) publishRemoval(ctx context.Context, name string) error {
 	path := "removed/" + name
-	a.mu.Lock()
 	n := a.snap.Load().Nodes[name]
+	a.mu.Lock()
 	r := overlay.Removal{Node: name, Identity: n.Identity, NodeRevision: n.Revision, Removed: time.Now().UTC().Truncate(time.Second),
 		Signer: a.opt.Config.NodeName, Revision: a.ledger.Revision(path) + 1}
 	env := keys.Envelope{Kind: ledger.KindRemoval, Cluster: a.state.Cluster, Path: path}
@@ -302,6 +302,10 @@ func (a *Agent) freeLeases(ctx context.Context, node string) (int, error) {
 // Leave implements apiserver.System: the signed goodbye, then the data path is taken down and the agent ends.
 func (a *Agent) Leave(ctx context.Context, spec api.LeaveSpec) error {
 	a.mu.Lock()
+	if a.leaving {
+		a.mu.Unlock()
+		return apiErr(api.Conflict, "this node is leaving already")
+	}
 	var names []string
 	for _, e := range a.state.Endpoints {
 		names = append(names, e.Name)

@@ -175,3 +175,25 @@ func (a *Agent) saveChanges(ctx context.Context) error {
 		}
 	}
 }
+
+// retirePools ends the pools of networks that were deleted, and frees this node's leases there.
+func (a *Agent) retirePools(ctx context.Context) {
+	s := a.snap.Load()
+	a.mu.Lock()
+	var dead []string
+	for name, p := range a.pools {
+		if n, known := s.Networks[name]; known && (!n.Alive() || n.ID != p.network.ID) {
+			dead = append(dead, name)
+		}
+	}
+	a.mu.Unlock()
+	for _, name := range dead {
+		a.dropPool(name)
+		if n := s.Networks[name]; n.Alive() {
+			continue // made anew under the same name: the leases there are of the new one
+		}
+		if _, err := ipam.Free(ctx, a.consul.Leases(), name, a.opt.Config.NodeName); err != nil && ctx.Err() == nil {
+			a.log.Warn("leases of a deleted network not freed", "network", name, "err", err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -86,8 +87,14 @@ func (a *Agent) publish(ctx context.Context) error {
 		return errors.Join(errs...) // what is signed is known here; Consul gets it when it answers
 	}
 	for _, d := range todo {
-		err := a.consul.Txn(ctx, consul.Set(d.rec.Path, d.rec.Value),
-			consul.Set(d.rev, []byte(strconv.FormatUint(d.rec.Revision, 10))))
+		record := consul.Set(d.rec.Path, d.rec.Value)
+		if d.rec.Revision == 1 {
+			record = consul.CAS(d.rec.Path, d.rec.Value, 0) // whoever is first has the name
+		}
+		err := a.consul.Txn(ctx, record, consul.Set(d.rev, []byte(strconv.FormatUint(d.rec.Revision, 10))))
+		if errors.Is(err, consul.ErrConflict) {
+			err = a.conflict(ctx, d.rec)
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -100,6 +107,26 @@ func (a *Agent) publish(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// conflict looks at what stands where this node wanted to write its first record: the same bytes (an answer was lost),
+// an own record that this data_dir does not know, or another node's.
+func (a *Agent) conflict(ctx context.Context, mine ledger.Record) error {
+	p, err := a.consul.Get(ctx, mine.Path)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(p.Value, mine.Value) {
+		return nil
+	}
+	a.offer([]consul.Pair{p})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ledger.Revision(mine.Path) > mine.Revision {
+		kick(a.publishKick) // an own record, newer: the next pass goes on from it
+		return nil
+	}
+	return fmt.Errorf("%s is taken by another node's record: set another node_name, or free the name with `weft node rm` on another node", mine.Path)
+}
+
 // signLocked makes the next revision of a record and accepts it, unless the accepted one says the same.
 func (a *Agent) signLocked(r ownRecord) error {
 	have, ok := a.ledger.Get(r.path)
@@ -107,7 +134,11 @@ func (a *Agent) signLocked(r ownRecord) error {
 		return nil
 	}
 	env := keys.Envelope{Kind: r.kind, Cluster: a.state.Cluster, Path: r.path}
-	value, err := env.Seal(a.identity, r.at(have.Revision+1))
+	revision := have.Revision + 1
+	if r.kind == ledger.KindNode {
+		revision = max(revision, a.ledger.RemovedAt(a.opt.Config.NodeName)+1)
+	}
+	value, err := env.Seal(a.identity, r.at(revision))
 	if err != nil {
 		return fmt.Errorf("sign record %s: %w", r.path, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -38,9 +39,28 @@ type localState struct {
 const stateFormat = 1
 
 func newState(node string) *localState {
-	return &localState{Format: stateFormat, Node: node, Endpoints: map[overlay.EndpointID]overlay.LocalEndpoint{},
-		Routers: map[overlay.NetworkID]overlay.MAC{}, Legs: map[overlay.NetworkID]int{}, Pools: map[string]ipam.PoolState{},
-		Published: map[string]overlay.NetworkID{}}
+	s := &localState{Format: stateFormat, Node: node}
+	s.fill()
+	return s
+}
+
+// fill makes the maps that are nil.
+func (s *localState) fill() {
+	if s.Endpoints == nil {
+		s.Endpoints = map[overlay.EndpointID]overlay.LocalEndpoint{}
+	}
+	if s.Routers == nil {
+		s.Routers = map[overlay.NetworkID]overlay.MAC{}
+	}
+	if s.Legs == nil {
+		s.Legs = map[overlay.NetworkID]int{}
+	}
+	if s.Pools == nil {
+		s.Pools = map[string]ipam.PoolState{}
+	}
+	if s.Published == nil {
+		s.Published = map[string]overlay.NetworkID{}
+	}
 }
 
 // loadState reads dir/state.json; an absent file is a new state, a file that cannot be used is an error: it is never
@@ -54,9 +74,20 @@ func loadState(dir, node string) (*localState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read local state: %w", err)
 	}
-	s := newState(node)
-	if err := json.Unmarshal(data, s); err != nil {
+	var head struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("read local state %s: %w: move the file away to start anew", path, err)
+	}
+	s := newState(node)
+	s.Format = head.Format
+	if head.Format == stateFormat {
+		s.Node = ""
+		if err := json.Unmarshal(data, s); err != nil {
+			return nil, fmt.Errorf("read local state %s: %w: move the file away to start anew", path, err)
+		}
+		s.fill()
 	}
 	if s.Format != stateFormat {
 		return nil, fmt.Errorf("read local state %s: format %d is not known to this version (it writes %d): use the version that wrote it", path, s.Format, stateFormat)
@@ -78,16 +109,26 @@ func (s *localState) save(dir string) error {
 	return nil
 }
 
-// loadLedger reads dir/ledger.json, the records accepted so far; nil without error when there is none.
-func loadLedger(dir string) (*ledger.Ledger, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "ledger.json"))
+// loadLedger reads dir/ledger.json, the records accepted so far; nil without error when there is none. A file that cannot
+// be read is an error, because pins and the highest revisions seen would be lost with it; a single record that does not
+// verify is only left out.
+func loadLedger(dir string, log *slog.Logger) (*ledger.Ledger, error) {
+	path := filepath.Join(dir, "ledger.json")
+	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read accepted records: %w", err)
 	}
-	return ledger.Load(data)
+	l, err := ledger.Load(data)
+	if l == nil {
+		return nil, fmt.Errorf("%w: %s is damaged: restore it from a backup, or move it away to trust Consul's records anew", err, path)
+	}
+	if err != nil {
+		log.Warn("some accepted records are not used any more", "file", path, "err", err)
+	}
+	return l, nil
 }
 
 func saveLedger(dir string, l *ledger.Ledger) error {

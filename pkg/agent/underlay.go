@@ -29,6 +29,9 @@ func findUnderlay(advertise string) (underlay, error) {
 	default:
 		return interfaceUnderlay(advertise)
 	}
+	if want.IsLoopback() || want.IsLinkLocalUnicast() || want.IsMulticast() || want.IsUnspecified() {
+		return underlay{}, fmt.Errorf("advertise address %s cannot be reached from other hosts: set advertise to one that can", want)
+	}
 	ifaces, err := net.Interfaces()
 	if err != nil {
 		return underlay{}, fmt.Errorf("list interfaces: %w", err)
@@ -50,7 +53,7 @@ func interfaceUnderlay(name string) (underlay, error) {
 	}
 	var v6 netip.Addr
 	for _, a := range interfaceAddrs(*i) {
-		if a.Is4() {
+		if a.Is4() && a.IsGlobalUnicast() {
 			return underlay{Addr: a, Iface: name, MTU: i.MTU}, nil
 		}
 		if !v6.IsValid() && a.IsGlobalUnicast() {

@@ -3,11 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,9 +77,14 @@ func (a *Agent) syncNetWatches(ctx context.Context, g *errgroup.Group) {
 // watchRecords follows a directory whose values are records themselves.
 func (a *Agent) watchRecords(ctx context.Context, dir string) error {
 	return a.consul.Watch(ctx, dir, func(pairs []consul.Pair) {
-		a.offer(pairs)
+		older := a.offer(pairs)
 		a.deliver(dir)
-		a.noteVanished(dir, pairs)
+		a.putBack(ctx, older)
+		if dir == consul.NetworksDir {
+			a.restoreVanished(ctx, pairs)
+			a.adoptPools()
+			a.retirePools(ctx)
+		}
 	})
 }
 
@@ -168,8 +170,9 @@ func (a *Agent) fetch(ctx context.Context, moved map[string]uint64) bool {
 	}
 }
 
-// offer puts records before the ledger and, if it accepted one, wakes what depends on it.
-func (a *Agent) offer(pairs []consul.Pair) {
+// offer puts records before the ledger and, if it accepted one, wakes what depends on it. It returns the pairs that are
+// older than what was accepted before.
+func (a *Agent) offer(pairs []consul.Pair) (older []consul.Pair) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	any := false
@@ -177,6 +180,9 @@ func (a *Agent) offer(pairs []consul.Pair) {
 		before := a.ledger.Rejected()[p.Path]
 		changed, err := a.ledger.Offer(p.Path, p.Value)
 		any = any || changed
+		if errors.Is(err, ledger.ErrOlder) && !errors.Is(err, ledger.ErrEqual) {
+			older = append(older, p)
+		}
 		if err != nil && err.Error() != before && !errors.Is(err, ledger.ErrOlder) {
 			a.log.Warn("record refused", "path", p.Path, "err", err)
 		}
@@ -184,6 +190,7 @@ func (a *Agent) offer(pairs []consul.Pair) {
 	if any {
 		a.changedLocked()
 	}
+	return older
 }
 
 // changedLocked follows a change of the ledger: the new snapshot is kept on disk, then used.
@@ -211,96 +218,14 @@ func (a *Agent) deliver(source string) {
 func (a *Agent) confirmOwn(path string, rev uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	was, known := a.synced[path]
 	a.synced[path] = rev
 	if rev != a.ledger.Revision(path) {
 		kick(a.publishKick)
 	}
-}
-
-// noteVanished tells of accepted networks that are no longer in Consul without having been deleted: they are kept.
-func (a *Agent) noteVanished(dir string, pairs []consul.Pair) {
-	if dir != "networks" {
-		return
+	if known && rev < was { // only this node writes there, and it only counts up
+		a.rolledBackLocked()
 	}
-	there := map[string]bool{}
-	for _, p := range pairs {
-		there[strings.TrimPrefix(p.Path, "networks/")] = true
-	}
-	var gone []string
-	for name, n := range a.snap.Load().Networks {
-		if n.Alive() && !there[name] {
-			gone = append(gone, name)
-		}
-	}
-	msg := ""
-	if len(gone) > 0 {
-		msg = fmt.Sprintf("network record %s vanished from Consul without a deletion: the data path is kept as it was; restore Consul from a backup", strings.Join(gone, ", "))
-	}
-	a.note("networks", msg)
-}
-
-// watchCluster follows the sentinel. When Consul was wiped it is made again with the id that every signature names, and
-// this node's leases and records are written again; the data path stays as it was meanwhile.
-func (a *Agent) watchCluster(ctx context.Context) error {
-	return a.consul.WatchCluster(ctx, func(err error) {
-		switch {
-		case err == nil:
-			a.note("consul", "")
-			a.reassert(ctx)
-		case errors.Is(err, consul.ErrUnreadable):
-			a.note("consul", fmt.Sprintf("what it holds cannot be used: %v; the data path is kept as it was", err))
-			a.restore(ctx)
-		default:
-			a.note("consul", fmt.Sprintf("not reachable: %v; the data path is kept as it was", err))
-		}
-	})
-}
-
-// restore makes the sentinel again; what is refused, as another cluster's sentinel, stays for a person.
-func (a *Agent) restore(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	a.mu.Lock()
-	id := a.state.Cluster
-	a.mu.Unlock()
-	if _, err := a.consul.RestoreCluster(ctx, id); err != nil {
-		a.log.Debug("sentinel not restored", "err", err)
-		return
-	}
-	a.log.Warn("Consul was wiped or restored: cluster record written again", "cluster", id)
-	a.reassert(ctx)
-}
-
-// reassert writes again what Consul should hold of this node: its VTEP lease, address leases and records, and the
-// records of networks, which any node may put back as they were signed.
-func (a *Agent) reassert(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	a.mu.Lock()
-	vtep := a.state.VTEP
-	pools := slices.Collect(maps.Values(a.pools))
-	records := a.ledger.Shared()
-	clear(a.synced)
-	a.mu.Unlock()
-	var errs []error
-	if vtep.IsValid() {
-		errs = append(errs, a.holdVTEP(ctx, vtep))
-	}
-	for _, p := range pools {
-		errs = append(errs, p.Reassert(ctx))
-	}
-	for _, r := range records {
-		if err := a.consul.Txn(ctx, consul.CAS(r.Path, r.Value, 0)); !errors.Is(err, consul.ErrConflict) {
-			errs = append(errs, err)
-		}
-	}
-	for _, n := range a.snap.Load().Networks {
-		errs = append(errs, a.holdVNI(ctx, n))
-	}
-	if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
-		a.log.Warn("not everything of this node is in Consul again", "err", err)
-	}
-	kick(a.publishKick)
 }
 
 // watchRecall gives unused spare addresses back when another node asks for them.

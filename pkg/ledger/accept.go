@@ -78,7 +78,7 @@ func (l *Ledger) acceptNetwork(path string, signed keys.Signed) error {
 	case l.retired[n.ID]:
 		return fmt.Errorf("id %s was that of a deleted network: a deleted id does not come back", n.ID)
 	case !ok:
-	case old.ID != n.ID && old.Alive():
+	case old.ID != n.ID && old.Alive() && !slices.Contains(n.Replaces, old.ID):
 		return fmt.Errorf("network %s is already %s and was not deleted, but the record says %s", n.Name, old.ID, n.ID)
 	case old.ID == n.ID && !old.Alive() && n.Alive():
 		return fmt.Errorf("network %s (%s) was deleted: a deleted id does not come back", n.Name, n.ID)
@@ -130,6 +130,10 @@ func (l *Ledger) acceptEndpoints(path string, signed keys.Signed) error {
 	return nil
 }
 
+// maxAhead is how far a removal may be ahead of the node's records seen here: a removed node comes back by counting past
+// it, so it must not be able to take the whole range.
+const maxAhead = 1 << 20
+
 func (l *Ledger) acceptRemoval(path string, signed keys.Signed) error {
 	r, err := decode[overlay.Removal](signed)
 	if err != nil {
@@ -149,12 +153,19 @@ func (l *Ledger) acceptRemoval(path string, signed keys.Signed) error {
 	if !ok {
 		return waiting{"nodes/" + r.Node, fmt.Sprintf("it removes node %q, which is not known (yet)", r.Node)}
 	}
+	if seen := l.Revision("nodes/" + r.Node); r.NodeRevision > seen+maxAhead {
+		return fmt.Errorf("it covers revision %d of node %s, whose newest is %d: not believable", r.NodeRevision, r.Node, seen)
+	}
 	if pin != r.Identity {
 		return fmt.Errorf("it removes identity %s, but node %s is %s", r.Identity.Short(), r.Node, pin.Short())
 	}
 	l.removals[r.Node] = r
 	return nil
 }
+
+// RemovedAt is the highest revision of a node's record that an accepted removal covers, 0 for none: a record above it
+// makes the node present again.
+func (l *Ledger) RemovedAt(node string) uint64 { return l.removals[node].NodeRevision }
 
 // Owner is the node that a path belongs to, "" when any node may write there.
 func Owner(path string) string {

@@ -48,8 +48,19 @@ type rejection struct {
 	err   error
 }
 
-// ErrOlder is in the chain of the error for a record whose revision is below the highest accepted one.
+// ErrOlder is in the chain of the error for a record whose revision is not above the accepted one.
 var ErrOlder = errors.New("older than the record already accepted")
+
+// ErrEqual is in that chain too, when the revision is the same and only the bytes differ: two nodes signed it, or one
+// forgot that it had. Neither is newer, so writing the accepted one over the other would be answered in kind.
+var ErrEqual error = equal{}
+
+type equal struct{}
+
+func (equal) Error() string {
+	return "the accepted record has the same revision and says something else"
+}
+func (equal) Is(target error) bool { return target == ErrOlder }
 
 // New returns an empty ledger for a cluster id.
 func New(cluster string) *Ledger {
@@ -62,6 +73,9 @@ func New(cluster string) *Ledger {
 
 // Cluster is the id the records are bound to.
 func (l *Ledger) Cluster() string { return l.cluster }
+
+// Pin fixes the identity of a node name before any record of it was seen; this node does so for itself.
+func (l *Ledger) Pin(node string, identity keys.IdentityKey) { l.pins[node] = identity }
 
 // Offer decides about a value found at path. changed is true when the accepted records are different afterwards. A
 // refused record leaves what was accepted before untouched, and is remembered with its reason (Rejected); it is tried
@@ -91,8 +105,11 @@ func (l *Ledger) offer(path string, value []byte) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read record %s: %w", path, err)
 	}
-	if have, ok := l.records[path]; ok && signed.Revision <= have.Revision {
+	switch have, ok := l.records[path]; {
+	case ok && signed.Revision < have.Revision:
 		return false, fmt.Errorf("record %s has revision %d, accepted is %d: %w", path, signed.Revision, have.Revision, ErrOlder)
+	case ok && signed.Revision == have.Revision:
+		return false, fmt.Errorf("record %s has revision %d: %w", path, signed.Revision, ErrEqual)
 	}
 	accept := map[string]func(string, keys.Signed) error{KindNode: l.acceptNode, KindNetwork: l.acceptNetwork,
 		KindEndpoints: l.acceptEndpoints, KindRemoval: l.acceptRemoval}[kind]

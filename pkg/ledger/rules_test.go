@@ -24,7 +24,7 @@ func TestRules(t *testing.T) {
 			at("n1", node("n1", 5)), at("n1", node("n1", 4)).refused("revision 4, accepted is 5"), at("n1", node("n1", 6))},
 		"equal revision, other bytes": {
 			at("n1", node("n1", 5)),
-			at("n1", with(node("n1", 5), func(n *overlay.Node) { n.Version = "2" })).refused("older than the record already accepted")},
+			at("n1", with(node("n1", 5), func(n *overlay.Node) { n.Version = "2" })).refused("has the same revision and says something else")},
 		"node signed by another": {n1, at("n2", node("n1", 2)).refused("not signed by identity")},
 		"node with another identity": {n1, at("n2", with(node("n1", 2), func(n *overlay.Node) { n.Identity = identity("n2").Public() })).
 			refused("is not the one first seen")},
@@ -105,8 +105,12 @@ func TestErrors(t *testing.T) {
 	l := New(cluster)
 	at("n1", node("n1", 2)).to(t, l)
 	o := at("n1", node("n1", 1))
-	if _, err := l.Offer(o.path, o.value); !errors.Is(err, ErrOlder) {
-		t.Errorf("error is %v, want ErrOlder in it", err)
+	if _, err := l.Offer(o.path, o.value); !errors.Is(err, ErrOlder) || errors.Is(err, ErrEqual) {
+		t.Errorf("error is %v, want ErrOlder in it and not ErrEqual", err)
+	}
+	o = at("n1", with(node("n1", 2), func(n *overlay.Node) { n.Version = "2" }))
+	if _, err := l.Offer(o.path, o.value); !errors.Is(err, ErrOlder) || !errors.Is(err, ErrEqual) {
+		t.Errorf("error is %v, want both ErrOlder and ErrEqual in it", err)
 	}
 	o = at("n2", node("n1", 3))
 	if _, err := l.Offer(o.path, o.value); !errors.Is(err, os.ErrPermission) {
@@ -213,6 +217,15 @@ func TestRemovalFirst(t *testing.T) {
 	if s := l.Snapshot(true); !s.Nodes["n1"].Present() || s.Nodes["n3"].Present() {
 		t.Errorf("n1 present %v, n3 present %v", s.Nodes["n1"].Present(), s.Nodes["n3"].Present())
 	}
+}
+
+// A pin that was set beforehand holds against whoever is first in the store, and outlives a restart.
+func TestPin(t *testing.T) {
+	l := New(cluster)
+	l.Pin("n1", identity("n1").Public())
+	l = reload(t, l)
+	at("n2", with(node("n1", 9), func(n *overlay.Node) { n.Identity = identity("n2").Public() })).refused("is not the one first seen").to(t, l)
+	at("n1", node("n1", 1)).to(t, l)
 }
 
 func TestOwner(t *testing.T) {

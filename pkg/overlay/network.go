@@ -43,6 +43,9 @@ type Network struct {
 	Created      time.Time         `json:"created,omitzero"`
 	// Deleted marks a tombstone: the network is gone, and says so for TombstoneAge.
 	Deleted time.Time `json:"deleted,omitzero"`
+	// Replaces holds the ids of deleted networks of this name, the newest last, at most MaxReplaces: it tells a node that
+	// never saw their tombstones that they are gone.
+	Replaces []NetworkID `json:"replaces,omitempty"`
 	// Signer is the node that signed this revision.
 	Signer   string `json:"signer"`
 	Revision uint64 `json:"revision"`
@@ -50,6 +53,9 @@ type Network struct {
 
 // TombstoneAge is how long a deleted network's record stays, so that no agent resurrects it.
 const TombstoneAge = 7 * 24 * time.Hour
+
+// MaxReplaces bounds Network.Replaces.
+const MaxReplaces = 32
 
 // Alive reports whether the record is not a tombstone.
 func (n Network) Alive() bool { return n.Deleted.IsZero() }

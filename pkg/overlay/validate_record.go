@@ -60,6 +60,14 @@ func (n Network) validate() error {
 	if err := checkStoredName(NodeName, n.Signer); err != nil {
 		return fmt.Errorf("signer: %w", err)
 	}
+	if len(n.Replaces) > MaxReplaces {
+		return fmt.Errorf("it replaces %d networks, at most %d are kept", len(n.Replaces), MaxReplaces)
+	}
+	for _, id := range n.Replaces {
+		if err := id.Validate(); err != nil || id == n.ID {
+			return fmt.Errorf("it replaces %q, which is no other network's id", id)
+		}
+	}
 	return ValidateLabels(n.Labels)
 }
 

@@ -101,7 +101,9 @@ func (l *Loop) Status() Status {
 	return l.status
 }
 
-// The loop's clocks, wall time. A pass that changed something is soon followed by one that must find nothing to do.
+// The loop's clocks, wall time. A pass that changed something is soon followed by one that must find nothing to do. An
+// operation that fails is retried with backoff, but no later than Resync: what others have is repaired at that pace. Only
+// while the kernel cannot be read at all, and no pass does anything, the pauses grow to backoffMax.
 const (
 	verifyAfter = 300 * time.Millisecond
 	backoffMin  = 100 * time.Millisecond
@@ -121,13 +123,18 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.kick:
 		case <-timer.C:
 		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		r := l.pass(ctx)
 		next := l.cfg.Resync
 		switch {
 		case r.Err != nil || len(r.Failed) > 0:
-			next = min(next, backoff/2+rand.N(backoff))
-			if backoff >= l.cfg.Resync {
-				next = backoff
+			pause := backoff/2 + rand.N(backoff)
+			if r.Err != nil {
+				next = min(pause, backoffMax)
+			} else {
+				next = min(pause, l.cfg.Resync)
 			}
 			backoff = min(backoff*2, backoffMax)
 		case r.Applied > 0:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
@@ -20,6 +21,7 @@ type report struct {
 	Date    time.Time `json:"date"`
 	CPUs    int       `json:"cpus"`
 	Kernel  string    `json:"kernel"`
+	Load    string    `json:"load"` // averages of 1, 5 and 15 minutes at the start
 	Weft    string    `json:"weft"`
 	Backend string    `json:"backend"` // of encrypted networks, as weft status says
 	Rows    []row     `json:"rows"`
@@ -56,6 +58,13 @@ func (r *report) machine(weft string) error {
 		release = parts[0] + "." + parts[1] // the rest may name who built it
 	}
 	r.Date, r.CPUs, r.Kernel, r.Weft = time.Now().UTC(), runtime.NumCPU(), release, strings.TrimSpace(string(version))
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return fmt.Errorf("read load: %w", err)
+	}
+	if f := strings.Fields(string(load)); len(f) > 2 {
+		r.Load = strings.Join(f[:3], " ")
+	}
 	r.Skipped = []string{}
 	return nil
 }
@@ -85,7 +94,7 @@ func (r *report) print(w io.Writer, format string) error {
 		enc.SetEscapeHTML(false)
 		return enc.Encode(r)
 	}
-	fmt.Fprintf(w, "\n%s, %d CPUs, kernel %s\n%s; WireGuard: %s\n\n", r.Date.Format("2006-01-02 15:04 UTC"), r.CPUs, r.Kernel, r.Weft, r.Backend)
+	fmt.Fprintf(w, "\n%s, %d CPUs, kernel %s, load before %s\n%s; WireGuard: %s\n\n", r.Date.Format("2006-01-02 15:04 UTC"), r.CPUs, r.Kernel, r.Load, r.Weft, r.Backend)
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tw, "MEASURE\tCASE\tMEDIAN\tUNIT\tMIN\tP95\tMAX\tN\tTARGET")
 	for _, x := range r.Rows {

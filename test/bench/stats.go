@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"slices"
+	"strconv"
 )
 
 // summary is what is kept of a series. Its zero value is that of an empty one.
@@ -35,3 +36,5 @@ func ratios(a, b []float64) []float64 {
 	}
 	return out
 }
+
+func numbered(name string, i int) string { return name + "-" + strconv.Itoa(i) }

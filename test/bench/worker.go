@@ -46,8 +46,7 @@ func (w *worker) close() {
 // toProbe says whom a new endpoint of a network is to reach.
 type toProbe struct {
 	Network string     `json:"network"`
-	Name    string     `json:"name,omitempty"`
-	Target  netip.Addr `json:"target,omitzero"` // none: attach without looking for replies
+	Target  netip.Addr `json:"target"`
 }
 
 // attached is one attach; all times in milliseconds from its start.
@@ -90,32 +89,24 @@ func (w *worker) attachProbe(a toProbe) (r attached, err error) {
 	defer func() { err = errors.Join(err, netns.Delete(ns)) }()
 	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
 	defer cancel()
+	c, err := listenICMP(netns.Path(ns))
+	if err != nil {
+		return r, err
+	}
+	defer c.Close()
 	replied := make(chan error, 1)
 	var at int64
-	if a.Target.IsValid() {
-		c, err := listenICMP(netns.Path(ns))
-		if err != nil {
-			return r, err
-		}
-		defer c.Close()
-		go func() {
-			var err error
-			at, _, err = firstReply(ctx, c, a.Target)
-			replied <- err
-		}()
-	} else {
-		close(replied)
-	}
+	go func() {
+		var err error
+		at, _, err = firstReply(ctx, c, a.Target)
+		replied <- err
+	}()
 	r.Start = monotonic()
-	att, err := w.agent.Attach(ctx, api.AttachSpec{Network: a.Network, Name: a.Name, NetNS: netns.Path(ns)})
+	att, err := w.agent.Attach(ctx, api.AttachSpec{Network: a.Network, NetNS: netns.Path(ns)})
 	if err != nil {
 		return r, err
 	}
 	r.Process = ms(r.Start, monotonic())
-	if !a.Target.IsValid() {
-		w.held = append(w.held, string(att.ID)) // its namespace loses its name, and stays while weft refers to it
-		return r, nil
-	}
 	if err := <-replied; err != nil {
 		return r, errors.Join(err, w.agent.Detach(ctx, string(att.ID)))
 	}
@@ -140,14 +131,19 @@ func (w *worker) removeNetwork(name string) (nothing, error) {
 
 // toHold says how many endpoints to keep on a network.
 type toHold struct {
-	Network string   `json:"network"`
-	Name    string   `json:"name,omitempty"` // of one
-	Count   int      `json:"count"`
-	Service []string `json:"service,omitempty"`
+	Network string `json:"network"`
+	Name    string `json:"name,omitempty"` // of the one, when Count is 1
+	Count   int    `json:"count"`
+}
+
+// holding is when the first of the attaches began (monotonic clock), and what they gave.
+type holding struct {
+	Start     int64            `json:"start"`
+	Endpoints []api.Attachment `json:"endpoints"`
 }
 
 // hold attaches endpoints one after the other and keeps them. The network may be so new that this host does not know it yet.
-func (w *worker) hold(a toHold) (held []api.Attachment, err error) {
+func (w *worker) hold(a toHold) (h holding, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*probeLimit)
 	defer cancel()
 	for {
@@ -156,19 +152,20 @@ func (w *worker) hold(a toHold) (held []api.Attachment, err error) {
 			break
 		}
 		if !errors.Is(err, os.ErrNotExist) || ctx.Err() != nil {
-			return nil, err
+			return h, err
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+	h.Start = monotonic()
 	for range a.Count {
-		att, err := w.agent.Attach(ctx, api.AttachSpec{Network: a.Network, Name: a.Name, Services: a.Service, NewNetNS: true})
+		att, err := w.agent.Attach(ctx, api.AttachSpec{Network: a.Network, Name: a.Name, NewNetNS: true})
 		if err != nil {
-			return nil, err
+			return h, err
 		}
 		w.held = append(w.held, string(att.ID))
-		held = append(held, att)
+		h.Endpoints = append(h.Endpoints, att)
 	}
-	return held, nil
+	return h, nil
 }
 
 // release detaches all that is held.
