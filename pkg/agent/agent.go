@@ -80,10 +80,12 @@ type Agent struct {
 	// delivered says which sources have delivered once since the agent started.
 	delivered map[string]bool
 	watches   map[string]*netWatch
+	following map[string]int    // attaches that go on, by network
 	paths     map[string]path   // what the last probe found, by node
 	notes     map[string]string // standing problems of the agent itself, by subject
 	trouble   []overlay.Problem // found while reconciling
-	leaving   bool
+	goodbye   bool              // the records say that this node leaves; the data path still stands
+	leaving   bool              // the data path is to be taken down
 	leftAt    time.Time
 	purge     bool
 	holdUntil time.Time     // no new leases before
@@ -91,6 +93,11 @@ type Agent struct {
 	joined    bool
 	poolRun   func(*pool) // starts a pool's maintenance; set by Run
 
+	// floors holds, per own path, the highest revision that Consul was seen to hold; learned says that it was looked at.
+	floors  map[string]uint64
+	learned bool
+
+	publishing sync.Mutex // held by publish
 	// attaching serialises attach and detach per endpoint id.
 	attaching keyedMutex
 	left      chan struct{} // closed when leave has taken everything down
@@ -107,7 +114,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	}
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
-		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, publishKick: make(chan struct{}, 1),
+		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, following: map[string]int{}, floors: map[string]uint64{}, publishKick: make(chan struct{}, 1),
 		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
@@ -241,6 +248,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("checks", a.reportChecks)
 	task("probes", a.probeLoop)
 	task("assert", a.assertLoop)
+	task("recheck", a.recheck)
+	task("firewall", a.watchFirewall)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

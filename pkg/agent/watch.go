@@ -50,12 +50,29 @@ func (a *Agent) manageWatches(ctx context.Context) error {
 	}
 }
 
+// follow keeps a network's watch while an attach to it goes on; call what it returns when that is over.
+func (a *Agent) follow(network string) (done func()) {
+	count := func(n int) {
+		a.mu.Lock()
+		if a.following[network] += n; a.following[network] == 0 {
+			delete(a.following, network)
+		}
+		a.mu.Unlock()
+		kick(a.watchKick)
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
 func (a *Agent) syncNetWatches(ctx context.Context, g *errgroup.Group) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	need := map[string]bool{}
 	for _, e := range a.state.Endpoints {
 		need[e.Network] = true
+	}
+	for name, n := range a.following {
+		need[name] = need[name] || n > 0
 	}
 	for name, w := range a.watches {
 		if !need[name] {
@@ -84,6 +101,7 @@ func (a *Agent) watchRecords(ctx context.Context, dir string) error {
 			a.restoreVanished(ctx, pairs)
 			a.adoptPools()
 			a.retirePools(ctx)
+			a.forgetNetworks(ctx)
 		}
 	})
 }

@@ -33,12 +33,14 @@ type Record struct {
 type Ledger struct {
 	cluster   string
 	pins      map[string]keys.IdentityKey
+	former    map[string][]keys.IdentityKey // identities that a name had before an operator gave it free
 	records   map[string]Record
 	rejected  map[string]rejection
 	nodes     map[string]overlay.Node
 	networks  map[string]overlay.Network
 	endpoints map[string]overlay.EndpointSet // by path
 	removals  map[string]overlay.Removal
+	loading   bool                       // records come from disk: what was accepted once is not judged by the others again
 	retired   map[overlay.NetworkID]bool // ids of deleted networks whose name has a new id
 }
 
@@ -65,7 +67,7 @@ func (equal) Is(target error) bool { return target == ErrOlder }
 // New returns an empty ledger for a cluster id.
 func New(cluster string) *Ledger {
 	return &Ledger{
-		cluster: cluster, pins: map[string]keys.IdentityKey{}, records: map[string]Record{}, rejected: map[string]rejection{},
+		cluster: cluster, pins: map[string]keys.IdentityKey{}, former: map[string][]keys.IdentityKey{}, records: map[string]Record{}, rejected: map[string]rejection{},
 		nodes: map[string]overlay.Node{}, networks: map[string]overlay.Network{},
 		endpoints: map[string]overlay.EndpointSet{}, removals: map[string]overlay.Removal{}, retired: map[overlay.NetworkID]bool{},
 	}
@@ -93,6 +95,9 @@ func (l *Ledger) Offer(path string, value []byte) (changed bool, err error) {
 	}
 	delete(l.rejected, path)
 	l.retry(path)
+	if node, ok := strings.CutPrefix(path, "removed/"); ok {
+		l.retry("nodes/" + node) // what waited for that node's claims
+	}
 	return changed, nil
 }
 
@@ -190,8 +195,8 @@ func (l *Ledger) Revision(path string) uint64 { return l.records[path].Revision 
 func (l *Ledger) Snapshot(complete bool) *overlay.Snapshot {
 	s := &overlay.Snapshot{Cluster: l.cluster, Nodes: map[string]overlay.Node{}, Networks: maps.Clone(l.networks), Complete: complete}
 	for name, n := range l.nodes {
-		if r, ok := l.removals[name]; ok && n.Present() && r.Identity == n.Identity && r.NodeRevision >= n.Revision {
-			n.Left = r.Removed
+		if n.Present() && l.removed(n) {
+			n.Left = l.removals[name].Removed
 		}
 		s.Nodes[name] = n
 	}
@@ -203,15 +208,16 @@ func (l *Ledger) Snapshot(complete bool) *overlay.Snapshot {
 
 // file is the form in which a ledger is kept on disk.
 type file struct {
-	Cluster string                      `json:"cluster"`
-	Pins    map[string]keys.IdentityKey `json:"pins"`
-	Retired []overlay.NetworkID         `json:"retired,omitempty"`
-	Records []Record                    `json:"records"`
+	Cluster string                        `json:"cluster"`
+	Pins    map[string]keys.IdentityKey   `json:"pins"`
+	Former  map[string][]keys.IdentityKey `json:"former,omitempty"`
+	Retired []overlay.NetworkID           `json:"retired,omitempty"`
+	Records []Record                      `json:"records"`
 }
 
 // MarshalJSON writes pins, retired ids and records; rejected ones are not kept.
 func (l *Ledger) MarshalJSON() ([]byte, error) {
-	f := file{Cluster: l.cluster, Pins: l.pins, Retired: slices.Sorted(maps.Keys(l.retired))}
+	f := file{Cluster: l.cluster, Pins: l.pins, Former: l.former, Retired: slices.Sorted(maps.Keys(l.retired))}
 	for _, path := range slices.Sorted(maps.Keys(l.records)) {
 		f.Records = append(f.Records, l.records[path])
 	}
@@ -228,9 +234,14 @@ func Load(data []byte) (*Ledger, error) {
 	if f.Pins != nil {
 		l.pins = f.Pins
 	}
+	if f.Former != nil {
+		l.former = f.Former
+	}
 	for _, id := range f.Retired {
 		l.retired[id] = true
 	}
+	l.loading = true
+	defer func() { l.loading = false }()
 	for _, r := range f.Records { // what is signed by a node that comes later is tried again then
 		_, _ = l.Offer(r.Path, r.Value)
 	}

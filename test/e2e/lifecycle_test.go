@@ -166,7 +166,7 @@ func TestEgressBesideDocker(t *testing.T) {
 	for _, c := range []struct{ name, set, unset, chain string }{
 		{"policy drop", "iptables -P FORWARD DROP", "iptables -P FORWARD ACCEPT", "FORWARD"},
 		{"DOCKER-USER", "iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER; iptables -P FORWARD DROP",
-			"iptables -P FORWARD ACCEPT; iptables -F FORWARD; iptables -F DOCKER-USER; iptables -X DOCKER-USER", "DOCKER-USER"},
+			"iptables -P FORWARD ACCEPT; iptables -F FORWARD; nft flush chain ip filter DOCKER-USER '; delete chain ip filter DOCKER-USER'", "DOCKER-USER"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &world{w.Lab, t}

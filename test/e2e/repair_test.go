@@ -50,6 +50,7 @@ func TestRepair(t *testing.T) {
 		{"VTEP address", "ip netns exec weft-t ip addr del " + w.vtep("n1").String() + "/32 dev lo", "ip netns exec weft-t ip -o addr show dev lo; ip netns exec weft-t ip route | sort"},
 		{"fence of the transit namespace", "ip netns exec weft-t nft flush chain inet weft input", "ip netns exec weft-t nft -s list chain inet weft input"},
 		{"fence member", "ip netns exec weft-t nft flush set inet weft members", "ip netns exec weft-t nft -s list set inet weft members | tr ',' '\\n' | grep -c '100.64'"},
+		{"whole ruleset", "nft flush ruleset", "nft -s list table inet weft | grep -c rule; nft -s list chain inet weft forward"},
 		{"whole host table", "nft delete table inet weft", "nft -s list table inet weft | grep -c rule; nft -s list chain inet weft forward"},
 	} {
 		t.Run(d.name, func(t *testing.T) { w.repair(t, d.hurt, d.look, c.Address.Addr().String(), false) })

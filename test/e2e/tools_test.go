@@ -271,7 +271,12 @@ func toolSend(args []string) (any, error) {
 			return nil, err
 		}
 	}
-	c, err := net.Dial("udp4", args[0])
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		var serr error
+		err := raw.Control(func(fd uintptr) { serr = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_BROADCAST, 1) })
+		return errors.Join(err, serr)
+	}}
+	c, err := d.Dial("udp4", args[0])
 	if err != nil {
 		return nil, err
 	}
