@@ -237,6 +237,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.mu.Lock()
 	a.poolRun = func(p *pool) { task("addresses of "+p.network.Name, p.Run) }
 	a.mu.Unlock()
+	a.raiseLimits()
 	a.adoptPools()
 	task("local api", server.Run)
 	task("reconcile", a.loop.Run)
