@@ -67,6 +67,7 @@ type Agent struct {
 	watchKick   chan struct{}
 	saveKick    chan struct{}
 	assertKick  chan struct{}
+	ledgerKick  chan struct{}
 
 	snap atomic.Pointer[overlay.Snapshot]
 	cfg  atomic.Pointer[config.Config]
@@ -74,7 +75,9 @@ type Agent struct {
 	mu     sync.Mutex // guards what follows
 	state  *localState
 	ledger *ledger.Ledger
-	pools  map[string]*pool
+	// unsaved says that the ledger is newer than the file.
+	unsaved bool
+	pools   map[string]*pool
 	// synced holds, per own path, the revision that Consul is known to hold.
 	synced map[string]uint64
 	// delivered says which sources have delivered once since the agent started.
@@ -97,7 +100,8 @@ type Agent struct {
 	floors  map[string]uint64
 	learned bool
 
-	publishing sync.Mutex // held by publish
+	publishing   sync.Mutex // held by publish
+	savingLedger sync.Mutex // held by keepLedger; taken before mu
 	// attaching serialises attach and detach per endpoint id.
 	attaching keyedMutex
 	left      chan struct{} // closed when leave has taken everything down
@@ -115,7 +119,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
 		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, following: map[string]int{}, floors: map[string]uint64{}, publishKick: make(chan struct{}, 1),
-		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
+		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), ledgerKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -246,6 +250,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("watches", a.manageWatches)
 	task("processes", a.reap)
 	task("state", a.saveChanges)
+	task("records", a.saveLedgers)
 	task("checks", a.reportChecks)
 	task("probes", a.probeLoop)
 	task("assert", a.assertLoop)
@@ -279,16 +284,15 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // finish writes what is only kept in memory, and removes it all after a purge.
 func (a *Agent) finish() error {
+	if err := a.keepLedger(); err != nil {
+		a.log.Error("accepted records are not kept over a restart", "err", err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.purge {
 		return os.RemoveAll(a.opt.Config.DataDir)
 	}
-	err := a.saveLocked()
-	if a.ledger != nil {
-		err = errors.Join(err, saveLedger(a.opt.Config.DataDir, a.ledger))
-	}
-	return err
+	return a.saveLocked()
 }
 
 func kick(ch chan struct{}) {

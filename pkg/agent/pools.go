@@ -193,14 +193,11 @@ func (a *Agent) saveChanges(ctx context.Context) error {
 			return nil
 		case <-a.saveKick:
 		}
-		a.mu.Lock()
-		err := a.saveLocked()
-		a.mu.Unlock()
-		if err != nil {
-			a.log.Error("state not kept", "err", err)
-		}
-		if !wait(ctx, 200*time.Millisecond) { // changes come in bursts
+		if !wait(ctx, 200*time.Millisecond) { // changes come in bursts, most of them in attaches, which save by themselves
 			return nil
+		}
+		if err := a.save(); err != nil {
+			a.log.Error("state not kept", "err", err)
 		}
 	}
 }

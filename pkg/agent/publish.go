@@ -93,6 +93,11 @@ func (a *Agent) publish(ctx context.Context) error {
 	if !joined {
 		return errors.Join(errs...) // what is signed is known here; Consul gets it when it answers
 	}
+	if len(todo) > 0 {
+		if err := a.keepLedger(); err != nil { // a revision that others have seen must not be signed again after a crash
+			return errors.Join(append(errs, err)...)
+		}
+	}
 	for _, d := range todo {
 		record := consul.Set(d.rec.Path, d.rec.Value)
 		if d.rec.Revision == 1 && a.floorOf(d.rec.Path) == 0 {

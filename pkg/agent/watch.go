@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -12,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/consul"
+	"weft/keys/store"
 	"weft/pkg/ledger"
 )
 
@@ -211,14 +214,52 @@ func (a *Agent) offer(pairs []consul.Pair) (older []consul.Pair) {
 	return older
 }
 
-// changedLocked follows a change of the ledger: the new snapshot is kept on disk, then used.
+// changedLocked follows a change of the ledger: it is used at once, and on disk soon after (saveLedgers). What this node
+// signed is on disk before anybody sees it (publish).
 func (a *Agent) changedLocked() {
-	if err := saveLedger(a.opt.Config.DataDir, a.ledger); err != nil {
-		a.log.Error("accepted records are not kept over a restart", "err", err)
-	}
+	a.unsaved = true
+	kick(a.ledgerKick)
 	a.refresh()
 	a.loop.Kick()
 	kick(a.publishKick)
+}
+
+// saveLedgers keeps the accepted records on disk, outside the lock: what waits for a record waits for no disk.
+func (a *Agent) saveLedgers(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.ledgerKick:
+		}
+		if err := a.keepLedger(); err != nil {
+			a.log.Error("accepted records are not kept over a restart", "err", err)
+		}
+	}
+}
+
+// keepLedger writes the accepted records to disk if they are not there yet.
+func (a *Agent) keepLedger() error {
+	a.savingLedger.Lock()
+	defer a.savingLedger.Unlock()
+	a.mu.Lock()
+	if !a.unsaved || a.ledger == nil {
+		a.mu.Unlock()
+		return nil
+	}
+	data, err := json.Marshal(a.ledger)
+	a.unsaved = false
+	a.mu.Unlock()
+	if err == nil {
+		err = store.WriteFile(ledgerPath(a.opt.Config.DataDir), data, 0o600)
+	}
+	if err != nil {
+		a.mu.Lock()
+		a.unsaved = true
+		a.mu.Unlock()
+		return fmt.Errorf("write accepted records: %w", err)
+	}
+	return nil
 }
 
 func (a *Agent) deliver(source string) {
