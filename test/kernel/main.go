@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	kernel  string // Debian package, may be a meta-package
+	suites  *regexp.Regexp
+	run     string // replaces each suite's choice of tests
+	limit   time.Duration
+	memory  int // MiB
+	verbose bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.kernel, "kernel", "linux-image-cloud-amd64", "Debian `package` of the kernel")
+	suite := flag.String("suite", "", "only suites whose name matches this `regex`")
+	flag.StringVar(&o.run, "run", "", "the tests to run in place of each suite's own choice, as in go test -run")
+	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "end the guest after this `time`")
+	flag.IntVar(&o.memory, "memory", 2048, "the guest's memory in `MiB`")
+	flag.BoolVar(&o.verbose, "v", false, "print all the guest says")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	var err error
+	if o.suites, err = regexp.Compile(*suite); err == nil {
+		err = run(ctx, o)
+	}
+	var missing *unavailable
+	switch {
+	case err == nil:
+	case errors.As(err, &missing) && os.Getenv("CI") != "true":
+		fmt.Println("kernel: 1 skipped:", err)
+	default:
+		fmt.Fprintln(os.Stderr, "kernel:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// unavailable says that this machine cannot run a guest.
+type unavailable struct{ err error }
+
+func (u *unavailable) Error() string { return "no guest here: " + u.err.Error() }
+func (u *unavailable) Unwrap() error { return u.err }
+
+func run(ctx context.Context, o options) error {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return err
+	}
+	k, err := prepare(ctx, o.kernel)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return &unavailable{err}
+	}
+	dir, err := os.MkdirTemp("", "weft-kernel-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	chosen, err := compile(ctx, root, dir, o)
+	if err != nil {
+		return err
+	}
+	image := filepath.Join(dir, "initramfs")
+	if err := writeImage(ctx, image, root, dir, k, chosen); err != nil {
+		return err
+	}
+	return boot(ctx, o, k, image, chosen)
+}
+
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	return string(out[:len(out)-1]), nil
+}
