@@ -31,6 +31,7 @@ func writeImage(ctx context.Context, path, root, dir string, k kernelFiles, chos
 	a.text("/init", 0o755, script(chosen))
 	a.text("/etc/hosts", 0o644, "127.0.0.1 localhost\n")
 	a.text("/etc/resolv.conf", 0o644, "")
+	a.text("/etc/protocols", 0o644, "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n") // nft prints names
 	a.text("/etc/nsswitch.conf", 0o644, "hosts: files dns\n")
 	a.text("/etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
 	a.programs(ctx)
@@ -73,6 +74,7 @@ func (a *archive) programs(ctx context.Context) {
 		a.link("/bin/"+name, "busybox")
 	}
 	a.link("/usr/bin/env", "../../bin/busybox")
+	a.link("/usr/bin/iptables-nft", "iptables")
 	// iptables loads what its words mean.
 	if found, _ := filepath.Glob("/usr/lib/*/xtables/lib*t_*.so"); len(found) > 0 {
 		for _, lib := range found {

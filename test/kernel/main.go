@@ -18,9 +18,12 @@ type options struct {
 	kernel  string // Debian package, may be a meta-package
 	suites  *regexp.Regexp
 	run     string // replaces each suite's choice of tests
+	full    bool
+	broken  bool
 	limit   time.Duration
 	memory  int // MiB
 	verbose bool
+	overlay string // file for go build -overlay
 }
 
 func main() {
@@ -28,6 +31,8 @@ func main() {
 	flag.StringVar(&o.kernel, "kernel", "linux-image-cloud-amd64", "Debian `package` of the kernel")
 	suite := flag.String("suite", "", "only suites whose name matches this `regex`")
 	flag.StringVar(&o.run, "run", "", "the tests to run in place of each suite's own choice, as in go test -run")
+	flag.BoolVar(&o.full, "full", false, "run all tests of each suite; give it a -limit of 30m")
+	flag.BoolVar(&o.broken, "broken", false, "run builds with known faults, which must fail")
 	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "end the guest after this `time`")
 	flag.IntVar(&o.memory, "memory", 2048, "the guest's memory in `MiB`")
 	flag.BoolVar(&o.verbose, "v", false, "print all the guest says")
@@ -68,13 +73,24 @@ func run(ctx context.Context, o options) error {
 		}
 		return &unavailable{err}
 	}
+	if o.broken {
+		return runBroken(ctx, root, k, o)
+	}
+	return runGuest(ctx, root, k, o)
+}
+
+// runGuest builds what goes into the guest, and boots it.
+func runGuest(ctx context.Context, root string, k kernelFiles, o options) error {
+	chosen, err := choose(o)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "weft-kernel-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	chosen, err := compile(ctx, root, dir, o)
-	if err != nil {
+	if err := compile(ctx, root, dir, chosen, o); err != nil {
 		return err
 	}
 	image := filepath.Join(dir, "initramfs")

@@ -7,13 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // suite is a test binary and what of it runs in the guest.
 type suite struct {
 	name, pkg string
-	run       string // as go test -run
+	run, full string // as go test -run: by default, and with -full
 	env       []string
 	needs     []string // binaries from bin/, put beside the test binary
 }
@@ -21,16 +22,44 @@ type suite struct {
 // suites are what depends on the kernel's own WireGuard, and what meets other kernels' VXLAN, bridge and nftables. What
 // does not depend on them is left to the host, which is many times faster.
 var suites = []suite{
-	{name: "wireguard", pkg: "./pkg/wireguard", run: "^(TestProbe|TestMesh|TestFirstContact|TestCrossing|TestRoaming|TestKernel.*)$/^kernel"},
-	{name: "kernel", pkg: "./pkg/kernel", run: "TestRoundTrip|TestConverge|TestVXLANInWrongNamespace|TestDrift|TestForeignRule|TestRulesMean|TestFence|TestNeighbours"},
+	{name: "wireguard", pkg: "./pkg/wireguard", run: "^(TestProbe|TestMesh|TestFirstContact|TestCrossing|TestRoaming|TestManyPeers)$/^kernel",
+		full: "."},
+	{name: "kernel", pkg: "./pkg/kernel", run: "TestRoundTrip|TestVXLANInWrongNamespace|TestDrift|TestRulesMean", full: "."},
 	{name: "e2e", pkg: "./test/e2e", needs: []string{"weft", "consul"},
-		run: "TestFullMTU|TestForgedPackets|TestFirstContact|TestAgentKilled|TestRepair|TestStolenIdentity|TestOverlappingNetworks|TestMixedMesh|TestUnderlay",
-		env: []string{"WEFT_E2E_WEFT=/t/weft", "WEFT_E2E_CONSUL=/t/consul", "WEFT_E2E_BACKEND=kernel", "WEFT_E2E_SLOW=5"}},
+		run: "TestFullMTU|TestForgedPackets|TestFirstContact|TestAgentKilled|TestStolenIdentity|TestOverlappingNetworks|TestMixedMesh|" +
+			"TestRepair/WireGuard|TestRepair/VTEP",
+		full: ".",
+		env:  []string{"WEFT_E2E_WEFT=/t/weft", "WEFT_E2E_CONSUL=/t/consul", "WEFT_E2E_BACKEND=kernel", "WEFT_E2E_SLOW=5"}},
+}
+
+// choose picks the suites, with what of them is to run.
+func choose(o options) ([]suite, error) {
+	var chosen []suite
+	for _, s := range suites {
+		if !o.suites.MatchString(s.name) {
+			continue
+		}
+		if o.full {
+			s.run = s.full
+		}
+		if o.run != "" {
+			s.run = o.run
+		}
+		chosen = append(chosen, s)
+	}
+	if len(chosen) == 0 {
+		return nil, errors.New("no suite has a name that matches")
+	}
+	return chosen, nil
 }
 
 // compile builds the test binaries of the chosen suites, and weft, into dir. All are static: the guest has no Go.
-func compile(ctx context.Context, root, dir string, o options) (chosen []suite, err error) {
-	build := func(args ...string) error {
+func compile(ctx context.Context, root, dir string, chosen []suite, o options) error {
+	build := func(verb, out string, args ...string) error {
+		args = append([]string{verb, "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, out)}, args...)
+		if o.overlay != "" {
+			args = slices.Insert(args, 1, "-overlay", o.overlay)
+		}
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -39,26 +68,16 @@ func compile(ctx context.Context, root, dir string, o options) (chosen []suite, 
 		return nil
 	}
 	weft := false
-	for _, s := range suites {
-		if !o.suites.MatchString(s.name) {
-			continue
-		}
-		if o.run != "" {
-			s.run = o.run
-		}
-		if err := build("test", "-c", "-ldflags=-s -w", "-o", filepath.Join(dir, s.name+".test"), s.pkg); err != nil {
-			return nil, err
+	for _, s := range chosen {
+		if err := build("test", s.name+".test", "-c", s.pkg); err != nil {
+			return err
 		}
 		weft = weft || len(s.needs) > 0
-		chosen = append(chosen, s)
-	}
-	if len(chosen) == 0 {
-		return nil, errors.New("no suite has a name that matches")
 	}
 	if weft {
-		err = build("build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "weft"), "./cmd/weft")
+		return build("build", "weft", "./cmd/weft")
 	}
-	return chosen, err
+	return nil
 }
 
 // script is the guest's /init. Each test binary's exit code goes over the serial line, for the machine has no other way
