@@ -31,6 +31,9 @@ func TestMixedMesh(t *testing.T) {
 	for _, n := range w.Nodes() {
 		at[n] = w.endpoint(n, "mixed", "mix-"+n)
 	}
+	for _, n := range []string{"n2", "n3"} {
+		w.reaches("n1", "mix-n1", at[n].Address.Addr())
+	}
 	w.exchange(at, "n1", "n2", "n3")
 
 	var before, after api.Node

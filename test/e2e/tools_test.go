@@ -180,7 +180,7 @@ func ping(c net.PacketConn, to *net.IPAddr, count int, interval time.Duration, s
 		}
 		<-tick.C
 	}
-	time.Sleep(max(500*time.Millisecond, interval))
+	time.Sleep(max(slow(500*time.Millisecond), interval))
 	if err := c.Close(); err != nil {
 		return p, err
 	}

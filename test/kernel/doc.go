@@ -1,6 +1,6 @@
 // Command kernel runs weft's tests under a kernel that has WireGuard: Debian's, in a QEMU guest without a network.
 //
-//	go run ./test/kernel [-kernel PACKAGE] [-suite REGEX] [-run REGEX | -full] [-limit 5m] [-v]
+//	go run ./test/kernel [-kernel PACKAGE] [-suite REGEX] [-run REGEX | -full] [-limit 8m] [-v]
 //	go run ./test/kernel -broken
 //
 // The guest holds the same test binaries as a run on the host, bin/weft and bin/consul; its processor is emulated, so

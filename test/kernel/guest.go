@@ -19,16 +19,11 @@ import (
 func boot(ctx context.Context, o options, k kernelFiles, image string, chosen []suite) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("the guest was not done within %v", o.limit))
 	defer cancel()
-	accel := "tcg,thread=multi"
-	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
-		f.Close()
-		accel = "kvm"
-	}
 	// Pdeathsig belongs to the thread that starts the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	// -cpu max has what the crypto modules ask for; a guest without -nic has no way out.
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", accel, "-cpu", "max", "-smp", "2",
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", o.accel, "-cpu", "max", "-smp", "2",
 		"-m", fmt.Sprint(o.memory), "-kernel", k.image, "-initrd", image,
 		"-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=off random.trust_cpu=on",
 		"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot")

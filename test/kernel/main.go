@@ -22,6 +22,7 @@ type options struct {
 	broken  bool
 	limit   time.Duration
 	memory  int // MiB
+	accel   string
 	verbose bool
 	overlay string // file for go build -overlay
 }
@@ -33,8 +34,9 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "the tests to run in place of each suite's own choice, as in go test -run")
 	flag.BoolVar(&o.full, "full", false, "run all tests of each suite; give it a -limit of 30m")
 	flag.BoolVar(&o.broken, "broken", false, "run builds with known faults, which must fail")
-	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "end the guest after this `time`")
+	flag.DurationVar(&o.limit, "limit", 8*time.Minute, "end the guest after this `time`")
 	flag.IntVar(&o.memory, "memory", 2048, "the guest's memory in `MiB`")
+	flag.StringVar(&o.accel, "accel", "tcg,thread=multi", "QEMU's accelerator; kvm is not tried by itself, for where it is nested it may hang")
 	flag.BoolVar(&o.verbose, "v", false, "print all the guest says")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
