@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOFLAGS_BUILD = -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 export CGO_ENABLED ?= 0
 
-.PHONY: help build consul demo demo-down test lint bench fuzz clean
+.PHONY: help build consul demo demo-down test test-kernel lint bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ demo-down: ## take the demo away
 
 test: build consul ## all tests; as root, else those that need it are counted and named
 	@go run ./test/report -- ./...
+
+test-kernel: consul ## the tests that concern the kernel, in a guest whose kernel has WireGuard
+	@go run ./test/kernel
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt wants changes in:"; gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/pkg/api"
 	"weft/pkg/kstate"
 	"weft/pkg/netns"
 	"weft/pkg/overlay"
@@ -42,7 +43,19 @@ func TestRepair(t *testing.T) {
 	} {
 		t.Run(d.name, func(t *testing.T) { w.repair(t, d.hurt, d.look, c.Address.Addr().String(), true) })
 	}
+	var n2 api.Node
+	w.weftJSON(&n2, "n1", "node", "inspect", "n2")
+	wg, peer, device := "ip netns exec weft-t wg ", n2.WireGuard[0], kstate.WGName(1)
+	peers := wg + "show " + device + " allowed-ips | sort; " + wg + "show " + device + " listen-port; " + wg + "show " + device +
+		" public-key; ip netns exec weft-t ip -o link show up | cut -d: -f2 | sort; ip netns exec weft-t ip route | sort"
 	for _, d := range []struct{ name, hurt, look string }{
+		{"WireGuard peer", wg + "set " + device + " peer " + peer + " remove", peers},
+		{"WireGuard allowed addresses", wg + "set " + device + " peer " + peer + " allowed-ips 100.64.9.9/32", peers},
+		{"WireGuard stray peer", "wg genkey | wg pubkey > /run/stray; " + wg + "set " + device + " peer $(cat /run/stray)", peers},
+		{"WireGuard port", wg + "set " + device + " listen-port 51999", peers},
+		{"WireGuard key", "wg genkey > /run/stray; " + wg + "set " + device + " private-key /run/stray", peers},
+		{"WireGuard link down", "ip netns exec weft-t ip link set " + device + " down", peers},
+		{"WireGuard link", "ip netns exec weft-t ip link del " + device, peers},
 		{"gateway address", ns + "ip addr del " + n.Gateway.String() + "/24 dev br0", ns + "ip -o -4 addr show dev br0"},
 		{"VXLAN device", ns + "ip link del vxlan0", ns + links + "; " + ns + "bridge fdb show dev vxlan0 | grep -v permanent | sort"},
 		{"bridge", ns + "ip link del br0", ns + links},
