@@ -208,7 +208,7 @@ func (a *Agent) Close() error {
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
 	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
-		Processes: a, Nodes: a, System: a})
+		Checks: a, Processes: a, Nodes: a, System: a})
 	if err != nil {
 		return err
 	}
@@ -236,6 +236,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("processes", a.reap)
 	task("state", a.saveChanges)
 	task("checks", a.reportChecks)
+	task("queued detaches", a.replayDetaches)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -39,8 +39,8 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 		return api.Attachment{}, apiErr(api.Conflict, "endpoint %s is being attached or detached at this moment: try again", e.ID)
 	}
 	defer unlock()
-	if old, ok := a.again(e); ok {
-		return attachment(old, network, ""), nil
+	if old, ok := a.again(e); ok && !spec.Exclusive {
+		return a.attachment(old, network, ""), nil
 	}
 	if err := a.free(e); err != nil {
 		return api.Attachment{}, err
@@ -67,12 +67,22 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 		return api.Attachment{}, err
 	}
 	a.log.Info("endpoint attached", "network", network.Name, "endpoint", string(e.ID), "name", e.Name, "address", e.Address.String())
-	return attachment(e, network, warning), nil
+	return a.attachment(e, network, warning), nil
 }
 
-func attachment(e overlay.LocalEndpoint, n overlay.Network, warning string) api.Attachment {
+func (a *Agent) attachment(e overlay.LocalEndpoint, n overlay.Network, warning string) api.Attachment {
 	return api.Attachment{ID: e.ID, Name: e.Name, Network: n.Name, Address: netip.PrefixFrom(e.Address, n.Subnet().Bits()),
-		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), Warning: warning}
+		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), DefaultRoute: a.defaultRoute(e), Warning: warning}
+}
+
+// defaultRoute says whether the last pass gave an endpoint's namespace its default route through this endpoint.
+func (a *Agent) defaultRoute(e overlay.LocalEndpoint) bool {
+	want := a.loop.Status().Last.Want
+	if want == nil {
+		return false
+	}
+	entry, ok := want.Entries[kstate.Route{NS: e.NetNS, Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}.Key()]
+	return ok && entry.Item.On() == e.IfName
 }
 
 // intent checks a request and makes it a local endpoint without an address.
@@ -93,11 +103,11 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	if err := e.ID.Validate(); err != nil {
 		return e, n, apiErr(api.Invalid, "%v", err)
 	}
-	e.Services = spec.Services
+	e.Services, e.Aliases, e.Owner = spec.Services, spec.Aliases, spec.Owner
 	if e.Name == "" {
 		e.Name = defaultName(e.ID, e.Services)
 	}
-	for kind, names := range map[string][]string{"endpoint": {e.Name}, "service": e.Services} {
+	for kind, names := range map[string][]string{"endpoint": {e.Name}, "service": e.Services, "alias": e.Aliases} {
 		for i, name := range names {
 			if err := overlay.ValidateName(kind, name); err != nil {
 				return e, n, apiErr(api.Invalid, "%v", err)
@@ -112,7 +122,14 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	if len(e.IfName) > 15 || strings.ContainsAny(e.IfName, "/ :\t\n") || e.IfName == "." || e.IfName == ".." {
 		return e, n, apiErr(api.Invalid, "interface name %q is not one the kernel takes: at most 15 characters, no slash, colon or space", e.IfName)
 	}
-	e.MAC = overlay.NewMAC()
+	if e.MAC = overlay.NewMAC(); spec.MAC != "" {
+		if e.MAC, err = overlay.ParseMAC(spec.MAC); err == nil {
+			err = e.MAC.Validate()
+		}
+		if err != nil {
+			return e, n, apiErr(api.Invalid, "%v", err)
+		}
+	}
 	e.NetNS = kstate.EndpointNS(e.ID)
 	return e, n, a.source(&e, spec)
 }
@@ -182,6 +199,12 @@ func (a *Agent) freeLocked(e overlay.LocalEndpoint) error {
 		return apiErr(api.Conflict, "endpoint %s exists already on network %s: choose another --id, or run `weft detach %s` first", e.ID, old.Network, e.ID)
 	}
 	for _, l := range a.state.Endpoints {
+		if l.SourceInode == e.SourceInode && e.SourceInode != 0 && l.IfName == e.IfName {
+			return apiErr(api.Conflict, "interface %s of that namespace is endpoint %s on network %s: choose another interface name, or run `weft detach %s` first", e.IfName, l.ID, l.Network, l.ID)
+		}
+		if l.NetworkID == e.NetworkID && l.MAC == e.MAC {
+			return apiErr(api.Conflict, "MAC address %s is taken on network %s by endpoint %s on this node: choose another", e.MAC, e.Network, l.ID)
+		}
 		if l.NetworkID == e.NetworkID && l.Name == e.Name {
 			return apiErr(api.Conflict, "name %q is taken on network %s by endpoint %s on this node: choose another --name", e.Name, e.Network, l.ID)
 		}
