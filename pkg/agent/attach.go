@@ -256,7 +256,9 @@ func (a *Agent) realise(ctx context.Context, e overlay.LocalEndpoint, n overlay.
 	if err != nil {
 		return "", apiErr(api.Unavailable, "the data path was not built: %v", err)
 	}
-	if err := failure(r, e); err != nil {
+	if err := failure(r, e); errors.Is(err, os.ErrExist) {
+		return "", apiErr(api.Conflict, "the namespace has an interface %s already, which is not weft's: choose another name, or remove it", e.IfName)
+	} else if err != nil {
 		return "", apiErr(api.Internal, "the data path of network %s was not built: %s", n.Name, oneLine(err.Error()))
 	}
 	wctx, cancel2 := context.WithTimeout(ctx, publishWait)

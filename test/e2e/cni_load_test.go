@@ -16,7 +16,9 @@ func TestCNIParallel(t *testing.T) {
 	w := cniWorld(t)
 	n := w.network("cni-many", "--subnet", "10.78.0.0/23")
 	w.run("n1", "sh", "-c", fmt.Sprintf("for i in $(seq %d); do ip netns add cni-m$i; done", count))
-	t.Cleanup(func() { w.run("n1", "sh", "-c", fmt.Sprintf("for i in $(seq %d); do ip netns del cni-m$i; done", count)) })
+	t.Cleanup(func() {
+		w.run("n1", "sh", "-c", fmt.Sprintf("for i in $(seq %d); do ip netns del cni-m$i; done", count))
+	})
 	before := w.run("n1", "sh", "-c", "ls /run/netns; ip -o link | cut -d: -f2")
 	for _, command := range []string{"ADD", "DEL"} {
 		began := time.Now()
