@@ -307,3 +307,51 @@ func TestCNIAgentDown(t *testing.T) {
 	w.startAgent("n1")
 	w.settle("n1", n.Name)
 }
+
+// TestNetnsUnit runs the commands of the unit template as systemd would, and a program in the namespace that they make.
+func TestNetnsUnit(t *testing.T) {
+	w := cniWorld(t)
+	n := w.network("unit", "--subnet", "10.84.0.0/24")
+	peer := w.endpoint("n2", n.Name, "peer")
+	text, err := os.ReadFile("../../deploy/systemd/weft-netns@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(key, "#") {
+			unit[key] = value
+		}
+	}
+	command := func(key string) string {
+		c := strings.NewReplacer("/usr/local/bin/", "", "%i", "web", "${WEFT_NETWORK}", n.Name, "$WEFT_FLAGS", "--service site").Replace(unit[key])
+		return w.run("n1", strings.Fields(c)...)
+	}
+	command("ExecStart")
+	command("ExecStart") // a restart of the unit that was not stopped
+	if resolv := w.run("n1", "cat", "/run/weft/netns/web/resolv.conf"); !strings.Contains(resolv, "nameserver "+n.Gateway.String()) {
+		t.Errorf("resolv.conf: %s", resolv)
+	}
+	w.killAgent("n1")
+	w.startAgent("n1")
+	ping := func() error {
+		_, err := w.try("n1", "nsenter", "--net=/run/netns/web", "ping", "-c1", "-W1", peer.Address.Addr().String())
+		return err
+	}
+	w.eventually(5*time.Second, "the unit reaches its peer", ping)
+	w.eventually(5*time.Second, "the unit's service is known", func() error {
+		var e struct{ Service string }
+		w.weftJSON(&e, "n2", "endpoint", "inspect", "web")
+		if e.Service != "site" {
+			return fmt.Errorf("%+v", e)
+		}
+		return nil
+	})
+	command("ExecStop")
+	command("ExecStop")
+	w.settle("n1", n.Name)
+	if left := w.run("n1", "sh", "-c", "ls /run/weft/netns /run/netns | grep web; true"); left != "" {
+		t.Errorf("left: %s", left)
+	}
+	w.weft("n2", "detach", "peer")
+}
