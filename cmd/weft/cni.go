@@ -49,6 +49,7 @@ weft cni install my-app db --dir /opt/cni/config     # Nomad`,
 	cmd.Flags().StringArrayVar(&s.Services, "service", nil, "`NAME` of a service that each container is part of; repeat for more")
 	cmd.Flags().StringVar(&version, "cni-version", "1.0.0", "`VERSION` of the specification")
 	cmd.Flags().StringVar(&s.DNS, "dns", "", "`MODE`: weft or none; default weft: containers ask weft for names")
+	cmd.Flags().BoolVar(&s.HostRoute, "host-ports", false, "let the host reach containers, and the plugin portmap publish their ports")
 	cmd.RunE = func(cmd *cobra.Command, got []string) error {
 		if a.socket != api.DefaultSocket {
 			s.Socket = a.socket

@@ -58,7 +58,10 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 	if e.Address, err = p.Allocate(ctx, e.ID, want); err != nil {
 		return api.Attachment{}, poolErr(err)
 	}
-	warning, err := a.realise(ctx, e, network)
+	warning, err := "", a.routable(e, network)
+	if err == nil {
+		warning, err = a.realise(ctx, e, network)
+	}
 	if err != nil {
 		undo := context.WithoutCancel(ctx)
 		if uerr := a.undo(undo, e, p); uerr != nil {
@@ -103,7 +106,7 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	if err := e.ID.Validate(); err != nil {
 		return e, n, apiErr(api.Invalid, "%v", err)
 	}
-	e.Services, e.Aliases, e.Owner = spec.Services, spec.Aliases, spec.Owner
+	e.Services, e.Aliases, e.Owner, e.HostRoute = spec.Services, spec.Aliases, spec.Owner, spec.HostRoute
 	if e.Name == "" {
 		e.Name = defaultName(e.ID, e.Services)
 	}
@@ -229,6 +232,33 @@ func (a *Agent) usable(n overlay.Network) error {
 	}
 	if !n.Encrypted && !a.under.Addr.Is4() {
 		return apiErr(api.Conflict, "network %s is plain and this node's underlay address %s is IPv6: plain networks need an IPv4 underlay; use an encrypted network", n.Name, a.under.Addr)
+	}
+	return nil
+}
+
+// routable says why the host cannot have the route to an endpoint that it asks for.
+func (a *Agent) routable(e overlay.LocalEndpoint, n overlay.Network) error {
+	if !e.HostRoute {
+		return nil
+	}
+	if n.Internal {
+		return apiErr(api.Conflict, "network %s is internal: the host has no way to its endpoints; use another network, or attach without hostRoute", n.Name)
+	}
+	routes, err := a.kernel.HostRoutes()
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if r.Contains(e.Address) {
+			return apiErr(api.Conflict, "the host's own route %s holds %s: a host route would take that address from the host; choose another subnet, or attach without hostRoute", r, e.Address)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.state.Endpoints {
+		if l.HostRoute && !l.Leaving && l.Address == e.Address && l.ID != e.ID {
+			return apiErr(api.Conflict, "the host has a route to %s already, for endpoint %s on network %s: choose another address", e.Address, l.ID, l.Network)
+		}
 	}
 	return nil
 }

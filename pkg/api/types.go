@@ -131,6 +131,9 @@ type AttachSpec struct {
 	PID int `json:"pid,omitempty"`
 	// NewNetNS asks weft to make a namespace for it.
 	NewNetNS bool `json:"newNetns,omitempty"`
+	// HostRoute asks for a route from this host to the endpoint, over the network's egress leg: for programs of the host
+	// that must reach it, and for redirections of the host's ports.
+	HostRoute bool `json:"hostRoute,omitempty"`
 	// Owner says which program keeps the endpoint, as "cni/mynet"; weft only stores it, for that program to find its own.
 	Owner string `json:"owner,omitempty"`
 	// Exclusive makes an ID that exists a conflict, where otherwise the same attach again changes nothing. And since

@@ -30,6 +30,8 @@ type Settings struct {
 	Aliases  []string `json:"aliases,omitempty"`
 	// DNS says whether the result names weft's name server: "weft", the default, or "none".
 	DNS string `json:"dns,omitempty"`
+	// HostRoute gives the host a route to the container, which the plugin portmap needs behind this one.
+	HostRoute bool `json:"hostRoute,omitempty"`
 }
 
 // config is what a plugin gets on standard input.
@@ -64,7 +66,7 @@ func parseConfig(data []byte) (*config, error) {
 		if err := dec.Decode(&Settings{}); err != nil {
 			return nil, types.NewError(types.ErrInvalidNetworkConfig,
 				fmt.Sprintf("weft: configuration %s, member \"weft\": %s", c.Name, strings.TrimPrefix(err.Error(), "json: ")),
-				"known are network, socket, name, service, services, aliases and dns")
+				"known are network, socket, name, service, services, aliases, dns and hostRoute")
 		}
 	}
 	if d := c.settings.DNS; d != "" && d != "weft" && d != "none" {

@@ -135,6 +135,10 @@ func TestConflist(t *testing.T) {
 	if err != nil || c.Type != Type || c.settings.Network != "net1" || !c.Capabilities["ips"] {
 		t.Errorf("%+v, %v", c, err)
 	}
+	data, err = Conflist("net1", "", Settings{Network: "net1", HostRoute: true})
+	if err != nil || !strings.Contains(string(data), `"portmap"`) || !strings.Contains(string(data), `"hostRoute": true`) {
+		t.Errorf("with ports of the host: %s, %v", data, err)
+	}
 	if _, err := Conflist("../x", "", Settings{}); err == nil {
 		t.Error("a name that is a path is taken")
 	}

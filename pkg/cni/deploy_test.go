@@ -42,7 +42,7 @@ func TestExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, p := range list.Plugins {
-			if _, err := parseConfig(p); err != nil {
+			if c, err := parseConfig(p); err != nil || c.Type != Type && c.Type != "portmap" {
 				t.Errorf("%s: %v", p, err)
 			}
 		}

@@ -102,6 +102,7 @@ func (c *config) spec(a args, cmd *skel.CmdArgs) (api.AttachSpec, error) {
 	return api.AttachSpec{
 		Network: c.network(a), ID: string(endpointID(cmd.ContainerID, cmd.IfName)), Name: n.name, Services: n.services, Aliases: n.aliases,
 		Address: address, MAC: c.mac(a), IfName: cmd.IfName, NetNS: cmd.Netns, Owner: c.owner(), Exclusive: true,
+		HostRoute: c.settings.HostRoute,
 	}, nil
 }
 

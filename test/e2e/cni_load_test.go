@@ -123,3 +123,45 @@ func TestCNIKilled(t *testing.T) {
 		t.Errorf("interfaces left: %s", left)
 	}
 }
+
+// TestCNIHostRoute: the host reaches the container and nobody behind the host does, through restarts, until DEL.
+func TestCNIHostRoute(t *testing.T) {
+	w := cniWorld(t)
+	n := w.network("cni-host", "--encrypted", "--subnet", "10.85.0.0/24")
+	conf := with(config("conf", n.Name), "weft", map[string]any{"network": n.Name, "hostRoute": true})
+	c := call{command: "ADD", container: "c1", netns: w.netns("n1", "cni-host"), ifname: "eth0", config: conf}
+	r := w.mustCNI("n1", c)
+	address, _, _ := strings.Cut(r.IPs[0].Address, "/")
+	ping := func(host string) error {
+		_, err := w.try(host, "ping", "-c1", "-W1", address)
+		return err
+	}
+	w.eventually(5*time.Second, "the host reaches its container", func() error { return ping("n1") })
+	w.killAgent("n1")
+	w.startAgent("n1")
+	if err := ping("n1"); err != nil {
+		t.Errorf("after a restart of the agent: %v", err)
+	}
+	// A neighbour that knows the way is not let through.
+	via := strings.Fields(w.run("n1", "ip", "-o", "-4", "addr", "show", "eth0"))[3]
+	via, _, _ = strings.Cut(via, "/")
+	w.run("n2", "ip", "route", "add", address+"/32", "via", via)
+	if ping("n2") == nil {
+		t.Error("a neighbour reaches the container by a route over its host")
+	}
+	w.run("n2", "ip", "route", "del", address+"/32")
+	// The host's own places are not taken from it.
+	w.run("n1", "ip", "route", "add", "10.85.0.128/25", "dev", "lo")
+	taken := c
+	taken.container, taken.ifname = "c2", "eth1"
+	taken.config = with(conf, "runtimeConfig", map[string]any{"ips": []string{"10.85.0.200"}})
+	_, err := w.cni("n1", taken)
+	wantCode(t, err, 100, "10.85.0.128/25")
+	w.run("n1", "ip", "route", "del", "10.85.0.128/25", "dev", "lo")
+	c.command = "DEL"
+	w.mustCNI("n1", c)
+	w.settle("n1", n.Name)
+	if left := w.run("n1", "sh", "-c", "ip route | grep "+address+"; true"); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}

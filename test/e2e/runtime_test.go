@@ -271,3 +271,44 @@ func (r *runtimes) clean(host string) {
 		}
 	}
 }
+
+// TestRuntimePorts: a port of the host, published by podman with the reference plugin portmap, leads to the container
+// from the host itself and from others, and the container sees who asks.
+func TestRuntimePorts(t *testing.T) {
+	r := newRuntimes(t)
+	n := r.network("ports", "--encrypted", "--subnet", "10.86.0.0/24")
+	image := r.image()
+	r.weft("n1", "cni", "install", n.Name, "--host-ports", "--dir", filepath.Join(r.dir, "net.d"))
+	r.run("n1", r.podman("import", image, "bb:1")...)
+	t.Cleanup(func() { r.clean("n1") })
+	r.run("n1", r.podman("run", "-d", "--name", "shop", "--network", n.Name, "-p", "8080:7000", "localhost/bb:1", "sh", "-c",
+		"echo hello >/tmp/index.html; exec httpd -f -v -p 7000 -h /tmp 2>/tmp/log")...)
+	addr := func(host string) string {
+		a, _, _ := strings.Cut(strings.Fields(r.run(host, "ip", "-o", "-4", "addr", "show", "eth0"))[3], "/")
+		return a
+	}
+	n1, n2 := addr("n1"), addr("n2")
+	get := func(address string) []string { // busybox's wget needs a C library's files on the host, bash is there
+		return []string{"timeout", "3", "bash", "-c", `exec 3<>/dev/tcp/` + address + `/8080; printf 'GET /index.html HTTP/1.0\r\n\r\n' >&3; cat <&3`}
+	}
+	for _, from := range []string{"n2", "n1"} {
+		r.eventually(10*time.Second, from+" reaches the published port", func() error {
+			out, err := r.try(from, get(n1)...)
+			if !strings.HasSuffix(out, "hello\n") {
+				return fmt.Errorf("%v: %q", err, out)
+			}
+			return nil
+		})
+	}
+	if out, err := r.try("n1", get("127.0.0.1")...); !strings.HasSuffix(out, "hello\n") {
+		t.Errorf("from localhost: %v: %q", err, out)
+	}
+	if log := r.run("n1", r.podman("exec", "shop", "cat", "/tmp/log")...); !strings.Contains(log, n2) {
+		t.Errorf("the container does not see that %s asks:\n%s", n2, log)
+	}
+	r.run("n1", r.podman("rm", "-f", "-t", "0", "shop")...)
+	r.settle("n1", n.Name)
+	if left := r.run("n1", "sh", "-c", "iptables-save -t nat | grep 8080; ip route | grep 10.86; true"); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
