@@ -78,16 +78,6 @@ func (a *Agent) attachment(e overlay.LocalEndpoint, n overlay.Network, warning s
 		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), DefaultRoute: a.defaultRoute(e), Warning: warning}
 }
 
-// defaultRoute says whether the last pass gave an endpoint's namespace its default route through this endpoint.
-func (a *Agent) defaultRoute(e overlay.LocalEndpoint) bool {
-	want := a.loop.Status().Last.Want
-	if want == nil {
-		return false
-	}
-	entry, ok := want.Entries[kstate.Route{NS: e.NetNS, Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}.Key()]
-	return ok && entry.Item.On() == e.IfName
-}
-
 // intent checks a request and makes it a local endpoint without an address.
 func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalEndpoint, overlay.Network, error) {
 	e := overlay.LocalEndpoint{IfName: spec.IfName, BootID: a.boot}
@@ -232,33 +222,6 @@ func (a *Agent) usable(n overlay.Network) error {
 	}
 	if !n.Encrypted && !a.under.Addr.Is4() {
 		return apiErr(api.Conflict, "network %s is plain and this node's underlay address %s is IPv6: plain networks need an IPv4 underlay; use an encrypted network", n.Name, a.under.Addr)
-	}
-	return nil
-}
-
-// routable says why the host cannot have the route to an endpoint that it asks for.
-func (a *Agent) routable(e overlay.LocalEndpoint, n overlay.Network) error {
-	if !e.HostRoute {
-		return nil
-	}
-	if n.Internal {
-		return apiErr(api.Conflict, "network %s is internal: the host has no way to its endpoints; use another network, or attach without hostRoute", n.Name)
-	}
-	routes, err := a.kernel.HostRoutes()
-	if err != nil {
-		return err
-	}
-	for _, r := range routes {
-		if r.Contains(e.Address) {
-			return apiErr(api.Conflict, "the host's own route %s holds %s: a host route would take that address from the host; choose another subnet, or attach without hostRoute", r, e.Address)
-		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, l := range a.state.Endpoints {
-		if l.HostRoute && !l.Leaving && l.Address == e.Address && l.ID != e.ID {
-			return apiErr(api.Conflict, "the host has a route to %s already, for endpoint %s on network %s: choose another address", e.Address, l.ID, l.Network)
-		}
 	}
 	return nil
 }
