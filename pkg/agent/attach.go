@@ -208,6 +208,9 @@ func (a *Agent) freeLocked(e overlay.LocalEndpoint) error {
 				if set.Node != a.opt.Config.NodeName && (r.Name == e.Name || r.ID == e.ID) {
 					return apiErr(api.Conflict, "name %q or id %s is taken on network %s by endpoint %s on node %s: choose another", e.Name, e.ID, e.Network, r.Name, set.Node)
 				}
+				if set.Node != a.opt.Config.NodeName && r.MAC == e.MAC {
+					return apiErr(api.Conflict, "MAC address %s is taken on network %s by endpoint %s on node %s: choose another", e.MAC, e.Network, r.Name, set.Node)
+				}
 			}
 		}
 	}
