@@ -13,9 +13,6 @@ import (
 	"weft/pkg/cni"
 )
 
-// conflistPrefix puts weft's configurations behind those that an operator numbers lower: containerd takes the first.
-const conflistPrefix = "50-weft-"
-
 func (a *app) cniCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cni COMMAND",
@@ -38,7 +35,7 @@ func (a *app) cniInstallCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install NETWORK... [flags]",
 		Short: "Write a CNI configuration for each network",
-		Long: "Write a CNI configuration for each network, " + conflistPrefix + "NETWORK.conflist. Runtimes then know the\n" +
+		Long: "Write a CNI configuration for each network, 50-weft-NETWORK.conflist. Runtimes then know the\n" +
 			"network by its name. The plugin weft-cni must be in their plugin directory, often /opt/cni/bin.",
 		Args: someArgs("NETWORK"),
 		Example: `weft cni install my-app
@@ -70,7 +67,7 @@ weft cni install my-app db --dir /opt/cni/config     # Nomad`,
 			if err != nil {
 				return err
 			}
-			path := conflistPath(*dir, n.Name)
+			path := filepath.Join(*dir, cni.ConflistName(n.Name))
 			if err := store.WriteFile(path, data, 0o644); err != nil {
 				return err
 			}
@@ -79,10 +76,6 @@ weft cni install my-app db --dir /opt/cni/config     # Nomad`,
 		return nil
 	}
 	return cmd
-}
-
-func conflistPath(dir, network string) string {
-	return filepath.Join(dir, conflistPrefix+network+".conflist")
 }
 
 func (a *app) cniUninstallCommand() *cobra.Command {
@@ -102,7 +95,7 @@ func (a *app) cniUninstallCommand() *cobra.Command {
 				errs = append(errs, usagef("%q is not a network's name", name))
 				continue
 			}
-			if err := os.Remove(conflistPath(*dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := os.Remove(filepath.Join(*dir, cni.ConflistName(name))); err != nil && !errors.Is(err, os.ErrNotExist) {
 				errs = append(errs, err)
 			}
 		}

@@ -237,6 +237,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("state", a.saveChanges)
 	task("checks", a.reportChecks)
 	task("queued detaches", a.replayDetaches)
+	task("cni configurations", a.syncCNI)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

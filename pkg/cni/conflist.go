@@ -7,6 +7,10 @@ import (
 	"weft/pkg/overlay"
 )
 
+// ConflistName is the file of a network's configuration. The number puts weft's behind those that an operator numbers
+// lower: containerd takes the first by name.
+func ConflistName(network string) string { return "50-weft-" + network + ".conflist" }
+
 // conflist is a network configuration list, with the members in the order in which people write them.
 type conflist struct {
 	CNIVersion string        `json:"cniVersion"`

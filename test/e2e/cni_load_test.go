@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"weft/pkg/lab"
 )
 
 // TestCNIParallel: 200 containers come at once and go at once, and leave nothing.
@@ -163,5 +165,28 @@ func TestCNIHostRoute(t *testing.T) {
 	w.settle("n1", n.Name)
 	if left := w.run("n1", "sh", "-c", "ip route | grep "+address+"; true"); left != "" {
 		t.Errorf("left: %s", left)
+	}
+}
+
+// TestCNISync: with cni.sync the runtimes' configurations come and go with the networks, and an operator's own stays.
+func TestCNISync(t *testing.T) {
+	w := ownWorld(t, lab.Options{Nodes: 1, ConfigExtra: "cni: {sync: true, dir: /run/net.d}"})
+	list := func(want string) {
+		t.Helper()
+		w.eventually(10*time.Second, "the configurations are "+want, func() error {
+			if got := strings.Join(strings.Fields(w.run("n1", "sh", "-c", "ls /run/net.d 2>/dev/null; true")), " "); got != want {
+				return fmt.Errorf("got %q", got)
+			}
+			return nil
+		})
+	}
+	w.weft("n1", "network", "create", "one")
+	w.weft("n1", "network", "create", "two")
+	list("50-weft-one.conflist 50-weft-two.conflist")
+	w.weft("n1", "cni", "install", "two", "--dir", "/run/net.d", "--service", "web")
+	w.weft("n1", "network", "rm", "one")
+	list("50-weft-two.conflist")
+	if text := w.run("n1", "cat", "/run/net.d/50-weft-two.conflist"); !strings.Contains(text, `"web"`) {
+		t.Errorf("the operator's configuration was replaced:\n%s", text)
 	}
 }

@@ -20,8 +20,12 @@ import (
 // cniDir holds the plugin under test, as it is released: small, static, without the race detector.
 var cniDir string
 
-// sharedCNI is the lab of the CNI tests: what runtimes leave on a host shall not disturb the others.
-var sharedCNI sharedLab
+// sharedCNI is the lab of the CNI tests where others' runtimes take part: what those leave on a host shall not disturb
+// other tests. Without them, the lab is the common one.
+var (
+	sharedCNI  sharedLab
+	withOthers bool // set by the build tag cni
+)
 
 func buildCNI(root, dir string) error {
 	cniDir = filepath.Join(dir, "cni")
@@ -36,6 +40,9 @@ func buildCNI(root, dir string) error {
 func cniWorld(t *testing.T) *world {
 	t.Helper()
 	needRoot(t)
+	if !withOthers {
+		return sharedWorld(t)
+	}
 	if sharedCNI.l == nil {
 		sharedCNI.l = upLab(t, lab.Options{Name: fmt.Sprintf("cni-%d", os.Getpid())})
 	}

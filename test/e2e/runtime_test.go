@@ -16,6 +16,8 @@ import (
 // These tests drive weft through others' programs: cnitool, podman and containerd. `make test-cni` installs them and
 // sets the build tag.
 
+func init() { withOthers = true }
+
 // runtimes is what they need on a machine: a directory outside /run, an image and podman's configuration.
 type runtimes struct {
 	*world
