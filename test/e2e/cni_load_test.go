@@ -16,7 +16,7 @@ import (
 func TestCNIParallel(t *testing.T) {
 	const count = 200
 	w := cniWorld(t)
-	n := w.network("cni-many", "--subnet", "10.78.0.0/23")
+	n := w.network("cni-many", "--subnet", "10.178.0.0/23")
 	w.run("n1", "sh", "-c", fmt.Sprintf("for i in $(seq %d); do ip netns add cni-m$i; done", count))
 	t.Cleanup(func() {
 		w.run("n1", "sh", "-c", fmt.Sprintf("for i in $(seq %d); do ip netns del cni-m$i; done", count))
@@ -76,7 +76,7 @@ func TestCNIParallel(t *testing.T) {
 // TestCNIKilled kills ADD and DEL in the middle: after GC, which runtimes do when they have lost count, nothing is left.
 func TestCNIKilled(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("cni-kill", "--subnet", "10.79.0.0/24")
+	n := w.network("cni-kill", "--subnet", "10.179.0.0/24")
 	w.netns("n1", "cni-kill")
 	killed, finished := 0, 0
 	for i := range 40 {
@@ -129,7 +129,7 @@ func TestCNIKilled(t *testing.T) {
 // TestCNIHostRoute: the host reaches the container and nobody behind the host does, through restarts, until DEL.
 func TestCNIHostRoute(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("cni-host", "--encrypted", "--subnet", "10.85.0.0/24")
+	n := w.network("cni-host", "--encrypted", "--subnet", "10.185.0.0/24")
 	conf := with(config("conf", n.Name), "weft", map[string]any{"network": n.Name, "hostRoute": true})
 	c := call{command: "ADD", container: "c1", netns: w.netns("n1", "cni-host"), ifname: "eth0", config: conf}
 	r := w.mustCNI("n1", c)
@@ -153,13 +153,13 @@ func TestCNIHostRoute(t *testing.T) {
 	}
 	w.run("n2", "ip", "route", "del", address+"/32")
 	// The host's own places are not taken from it.
-	w.run("n1", "ip", "route", "add", "10.85.0.128/25", "dev", "lo")
+	w.run("n1", "ip", "route", "add", "10.185.0.128/25", "dev", "lo")
 	taken := c
 	taken.container, taken.ifname = "c2", "eth1"
-	taken.config = with(conf, "runtimeConfig", map[string]any{"ips": []string{"10.85.0.200"}})
+	taken.config = with(conf, "runtimeConfig", map[string]any{"ips": []string{"10.185.0.200"}})
 	_, err := w.cni("n1", taken)
-	wantCode(t, err, 100, "10.85.0.128/25")
-	w.run("n1", "ip", "route", "del", "10.85.0.128/25", "dev", "lo")
+	wantCode(t, err, 100, "10.185.0.128/25")
+	w.run("n1", "ip", "route", "del", "10.185.0.128/25", "dev", "lo")
 	c.command = "DEL"
 	w.mustCNI("n1", c)
 	w.settle("n1", n.Name)
@@ -180,7 +180,10 @@ func TestCNISync(t *testing.T) {
 			return nil
 		})
 	}
-	w.weft("n1", "network", "create", "one")
+	w.eventually(10*time.Second, "the node has joined", func() error {
+		_, err := w.try("n1", "weft", "network", "create", "one")
+		return err
+	})
 	w.weft("n1", "network", "create", "two")
 	list("50-weft-one.conflist 50-weft-two.conflist")
 	w.weft("n1", "cni", "install", "two", "--dir", "/run/net.d", "--service", "web")

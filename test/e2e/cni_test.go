@@ -31,8 +31,8 @@ func TestCNISize(t *testing.T) {
 // with a code and a way out.
 func TestCNIAdd(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("cni-add", "--subnet", "10.71.0.0/24")
-	internal := w.network("cni-int", "--internal", "--subnet", "10.72.0.0/24")
+	n := w.network("cni-add", "--subnet", "10.171.0.0/24")
+	internal := w.network("cni-int", "--internal", "--subnet", "10.172.0.0/24")
 	ns := w.netns("n1", "cni-add")
 	c := call{container: "c1", netns: ns, ifname: "eth0", config: config("conf", n.Name), args: "IgnoreUnknown=1;K8S_POD_NAME=web"}
 
@@ -91,7 +91,7 @@ func TestCNIAdd(t *testing.T) {
 			c.config["runtimeConfig"] = map[string]any{"ips": []string{r.IPs[0].Address}}
 		}, 100, strings.TrimSuffix(r.IPs[0].Address, "/24")},
 		"address outside": {func(c *call) { c.config["runtimeConfig"] = map[string]any{"ips": []string{"10.99.0.1"}} }, 7, "10.99.0.1"},
-		"two addresses":   {func(c *call) { c.config["runtimeConfig"] = map[string]any{"ips": []string{"10.71.0.8", "10.71.0.9"}} }, 2, "one address"},
+		"two addresses":   {func(c *call) { c.config["runtimeConfig"] = map[string]any{"ips": []string{"10.171.0.8", "10.171.0.9"}} }, 2, "one address"},
 		"name is taken":   {func(c *call) { c.args = "K8S_POD_NAME=web" }, 100, "web"},
 		"agent away":      {func(c *call) { c.config["weft"] = map[string]any{"socket": "/run/weft/none.sock"} }, 11, "systemctl start weft"},
 	} {
@@ -125,13 +125,13 @@ func TestCNIAdd(t *testing.T) {
 // TestCNIAsked: addresses, MACs, aliases, services and networks that runtimes and jobs ask for.
 func TestCNIAsked(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("cni-ask", "--subnet", "10.73.0.0/24")
+	n := w.network("cni-ask", "--subnet", "10.173.0.0/24")
 	conf := with(config("conf", n.Name), "runtimeConfig", map[string]any{
-		"ips": []string{"10.73.0.77/24"}, "mac": "02:11:22:33:44:55", "aliases": map[string]any{"conf": []string{"db", "web"}, "other": []string{"no"}}})
+		"ips": []string{"10.173.0.77/24"}, "mac": "02:11:22:33:44:55", "aliases": map[string]any{"conf": []string{"db", "web"}, "other": []string{"no"}}})
 	c := call{command: "ADD", container: strings.Repeat("a1", 32), netns: w.netns("n1", "cni-ask"), ifname: "eth0", config: conf,
 		args: "IgnoreUnknown=1;K8S_POD_NAME=web"}
 	r := w.mustCNI("n1", c)
-	if r.IPs[0].Address != "10.73.0.77/24" || r.Interfaces[0].MAC != "02:11:22:33:44:55" {
+	if r.IPs[0].Address != "10.173.0.77/24" || r.Interfaces[0].MAC != "02:11:22:33:44:55" {
 		t.Errorf("%+v", r)
 	}
 	if rec := w.run("n1", "consul", "kv", "get", "weft/endpoints/n1/cni-ask"); !strings.Contains(rec, `"db"`) || strings.Contains(rec, `"no"`) {
@@ -156,7 +156,7 @@ func TestCNIAsked(t *testing.T) {
 // TestCNIChain: the plugin behind another one keeps that one's result and adds its own.
 func TestCNIChain(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("cni-chain", "--subnet", "10.74.0.0/24")
+	n := w.network("cni-chain", "--subnet", "10.174.0.0/24")
 	ns := w.netns("n1", "cni-chain")
 	w.run("n1", "ip", "-n", "cni-chain", "link", "add", "eth9", "type", "bridge")
 	prev := map[string]any{"cniVersion": "1.1.0", "interfaces": []any{map[string]any{"name": "eth9", "sandbox": ns}},
@@ -195,14 +195,14 @@ func TestCNIChain(t *testing.T) {
 // weft was quicker.
 func TestCNICheck(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("cni-check", "--subnet", "10.75.0.0/24")
+	n := w.network("cni-check", "--subnet", "10.175.0.0/24")
 	c := call{command: "ADD", container: "c1", netns: w.netns("n1", "cni-check"), ifname: "eth0", config: config("conf", n.Name)}
 	r := w.mustCNI("n1", c)
 	check := c
 	check.command, check.config = "CHECK", with(c.config, "prevResult", r.raw)
 	w.mustCNI("n1", check)
 	for what, argv := range map[string][]string{
-		"addr 10.75":      {"ip", "-n", "cni-check", "addr", "flush", "dev", "eth0"},
+		"addr 10.175":     {"ip", "-n", "cni-check", "addr", "flush", "dev", "eth0"},
 		"route 0.0.0.0/0": {"ip", "-n", "cni-check", "route", "del", "default"},
 		"link ":           {"ip", "-n", "cni-check", "link", "del", "eth0"},
 		"up eth0":         {"ip", "-n", "cni-check", "link", "set", "eth0", "down"},
@@ -227,7 +227,7 @@ func TestCNICheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	var moved map[string]any
-	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(other), r.IPs[0].Address, "10.75.0.200/24")), &moved); err != nil {
+	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(other), r.IPs[0].Address, "10.175.0.200/24")), &moved); err != nil {
 		t.Fatal(err)
 	}
 	check.config = with(c.config, "prevResult", moved)
@@ -244,7 +244,7 @@ func TestCNICheck(t *testing.T) {
 // TestCNIGarbage: GC removes what is not in the list, of its own configuration only. STATUS says whether ADD can work.
 func TestCNIGarbage(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("cni-gc", "--subnet", "10.76.0.0/24")
+	n := w.network("cni-gc", "--subnet", "10.176.0.0/24")
 	mine, other := config("mine", n.Name), config("other", n.Name)
 	for i, c := range []call{{container: "c1", ifname: "eth0", config: mine}, {container: "c1", ifname: "net1", config: mine},
 		{container: "c2", ifname: "eth0", config: mine}, {container: "c3", ifname: "eth0", config: other}} {
@@ -277,7 +277,7 @@ func TestCNIGarbage(t *testing.T) {
 // TestCNIAgentDown: a DEL that no agent answers is done when one is back, and never on what was made meanwhile.
 func TestCNIAgentDown(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("cni-down", "--subnet", "10.77.0.0/24")
+	n := w.network("cni-down", "--subnet", "10.177.0.0/24")
 	c := call{container: "c1", netns: w.netns("n1", "cni-down"), ifname: "eth0", config: config("conf", n.Name)}
 	c.command = "ADD"
 	first := w.mustCNI("n1", c)
@@ -311,7 +311,7 @@ func TestCNIAgentDown(t *testing.T) {
 // TestNetnsUnit runs the commands of the unit template as systemd would, and a program in the namespace that they make.
 func TestNetnsUnit(t *testing.T) {
 	w := cniWorld(t)
-	n := w.network("unit", "--subnet", "10.84.0.0/24")
+	n := w.network("unit", "--subnet", "10.184.0.0/24")
 	peer := w.endpoint("n2", n.Name, "peer")
 	text, err := os.ReadFile("../../deploy/systemd/weft-netns@.service")
 	if err != nil {

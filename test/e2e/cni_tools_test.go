@@ -199,9 +199,13 @@ func (w *world) remains(host string) string {
 // settle waits until a network has no endpoint and a host no trace of one.
 func (w *world) settle(host, network string) {
 	w.t.Helper()
-	w.eventually(10*time.Second, "nothing left on "+host, func() error {
-		if ids := w.local(host, network); len(ids) > 0 {
-			return fmt.Errorf("endpoints %v", ids)
+	w.eventually(15*time.Second, "nothing left on "+host, func() error {
+		var n api.Network // with what stands in its records: an agent that was just started has to join first
+		w.weftJSON(&n, host, "network", "inspect", network)
+		for _, e := range n.Endpoints {
+			if e.Node == host {
+				return fmt.Errorf("endpoint %s", e.ID)
+			}
 		}
 		if left := strings.TrimSpace(w.remains(host)); left != "" {
 			return errors.New(left)

@@ -109,13 +109,13 @@ func (r *runtimes) cnitool(args ...string) []string {
 // TestRuntimeCNITool: an independent client finds that the plugin speaks the protocol, in each version.
 func TestRuntimeCNITool(t *testing.T) {
 	r := newRuntimes(t)
-	n := r.network("tool", "--subnet", "10.81.0.0/24")
+	n := r.network("tool", "--subnet", "10.181.0.0/24")
 	r.mounts("n1")
 	ns := r.netns("n1", "tool")
 	for _, version := range []string{"0.4.0", "1.0.0", "1.1.0"} {
 		r.weft("n1", "cni", "install", n.Name, "--dir", filepath.Join(r.dir, "net.d"), "--cni-version", version)
 		out := r.run("n1", r.cnitool("add", n.Name, ns)...)
-		if !strings.Contains(out, `"cniVersion": "`+version+`"`) || !strings.Contains(out, "10.81.0.") {
+		if !strings.Contains(out, `"cniVersion": "`+version+`"`) || !strings.Contains(out, "10.181.0.") {
 			t.Errorf("add: %s", out)
 		}
 		r.run("n1", r.cnitool("check", n.Name, ns)...)
@@ -123,7 +123,7 @@ func TestRuntimeCNITool(t *testing.T) {
 			t.Errorf("the second add succeeds: %s", out)
 		}
 		r.run("n1", "ip", "-n", "tool", "addr", "flush", "dev", "eth0")
-		if out, err := r.try("n1", r.cnitool("check", n.Name, ns)...); err == nil && !strings.Contains(r.run("n1", "ip", "-n", "tool", "addr", "show", "eth0"), "10.81") {
+		if out, err := r.try("n1", r.cnitool("check", n.Name, ns)...); err == nil && !strings.Contains(r.run("n1", "ip", "-n", "tool", "addr", "show", "eth0"), "10.181") {
 			t.Errorf("check does not see that the address is gone: %s", out)
 		}
 		if version == "1.1.0" {
@@ -144,7 +144,7 @@ func TestRuntimeCNITool(t *testing.T) {
 // encrypted network: each pings each, finds it by name and moves a stream of a megabyte.
 func TestRuntimeMixed(t *testing.T) {
 	r := newRuntimes(t)
-	n := r.network("mix", "--encrypted", "--subnet", "10.82.0.0/24")
+	n := r.network("mix", "--encrypted", "--subnet", "10.182.0.0/24")
 	image := r.image()
 	const megabyte = 1 << 20
 	serve := func(dir string) string { // busybox's nc ends with its input, its httpd does not
@@ -237,14 +237,14 @@ func TestRuntimeMixed(t *testing.T) {
 // TestRuntimeForeground: what podman and ctr run in the foreground is attached and detached by them.
 func TestRuntimeForeground(t *testing.T) {
 	r := newRuntimes(t)
-	n := r.network("fore", "--subnet", "10.83.0.0/24")
+	n := r.network("fore", "--subnet", "10.183.0.0/24")
 	image := r.image()
 	r.weft("n1", "cni", "install", n.Name, "--dir", filepath.Join(r.dir, "net.d"))
 	r.run("n1", r.podman("import", image, "bb:1")...)
 	t.Cleanup(func() { r.clean("n1") })
-	out := r.run("n1", r.podman("run", "--rm", "--network", n.Name, "--ip", "10.83.0.99", "--mac-address", "02:83:00:00:00:99", "localhost/bb:1",
+	out := r.run("n1", r.podman("run", "--rm", "--network", n.Name, "--ip", "10.183.0.99", "--mac-address", "02:83:00:00:00:99", "localhost/bb:1",
 		"sh", "-c", "ip addr show eth0; cat /etc/resolv.conf")...)
-	if !strings.Contains(out, "10.83.0.99/24") || !strings.Contains(out, "02:83:00:00:00:99") || !strings.Contains(out, "nameserver "+n.Gateway.String()) {
+	if !strings.Contains(out, "10.183.0.99/24") || !strings.Contains(out, "02:83:00:00:00:99") || !strings.Contains(out, "nameserver "+n.Gateway.String()) {
 		t.Errorf("podman run:\n%s", out)
 	}
 	r.settle("n1", n.Name)
@@ -258,7 +258,7 @@ func TestRuntimeForeground(t *testing.T) {
 	r.run("n1", r.ctr("image", "import", oci)...)
 	name := strings.Fields(r.run("n1", r.ctr("image", "ls", "-q")...))[0]
 	out = r.run("n1", r.ctr("run", "--rm", "--cni", name, "c1", "ip", "addr", "show", "eth0")...)
-	if !strings.Contains(out, "inet 10.83.0.") {
+	if !strings.Contains(out, "inet 10.183.0.") {
 		t.Errorf("ctr run:\n%s", out)
 	}
 	r.settle("n1", n.Name)
@@ -278,7 +278,7 @@ func (r *runtimes) clean(host string) {
 // from the host itself and from others, and the container sees who asks.
 func TestRuntimePorts(t *testing.T) {
 	r := newRuntimes(t)
-	n := r.network("ports", "--encrypted", "--subnet", "10.86.0.0/24")
+	n := r.network("ports", "--encrypted", "--subnet", "10.186.0.0/24")
 	image := r.image()
 	r.weft("n1", "cni", "install", n.Name, "--host-ports", "--dir", filepath.Join(r.dir, "net.d"))
 	r.run("n1", r.podman("import", image, "bb:1")...)
@@ -310,7 +310,7 @@ func TestRuntimePorts(t *testing.T) {
 	}
 	r.run("n1", r.podman("rm", "-f", "-t", "0", "shop")...)
 	r.settle("n1", n.Name)
-	if left := r.run("n1", "sh", "-c", "iptables-save -t nat | grep 8080; ip route | grep 10.86; true"); left != "" {
+	if left := r.run("n1", "sh", "-c", "iptables-save -t nat | grep 8080; ip route | grep 10.186; true"); left != "" {
 		t.Errorf("left: %s", left)
 	}
 }
