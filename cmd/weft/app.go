@@ -43,8 +43,7 @@ func (a *app) command() *cobra.Command {
 		Use:   "weft [--socket PATH] COMMAND",
 		Short: "weft: overlay networks for plain Linux hosts, over Consul and WireGuard",
 		Example: `weft network create my-app --encrypted
-weft run my-app --service web -- python3 -m http.server
-weft status`,
+weft run my-app --service web -- python3 -m http.server`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       buildInfo().String(),
@@ -56,7 +55,7 @@ weft status`,
 		"the agent's `PATH`; environment WEFT_SOCKET")
 	root.AddCommand(
 		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.endpointCommand(),
-		a.nodeCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
+		a.nodeCommand(), a.cniCommand(), a.netnsCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
 		a.internalEnterCommand(), engineCommand(),
 		newAgentCommand(), newConfigCommand(), newLabCommand(), completionCommand(),
 	)

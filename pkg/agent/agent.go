@@ -222,7 +222,7 @@ func (a *Agent) Close() error {
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
 	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
-		Processes: a, Nodes: a, System: a})
+		Checks: a, Processes: a, Nodes: a, System: a})
 	if err != nil {
 		return err
 	}
@@ -256,6 +256,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("assert", a.assertLoop)
 	task("recheck", a.recheck)
 	task("firewall", a.watchFirewall)
+	task("queued detaches", a.replayDetaches)
+	task("cni configurations", a.syncCNI)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

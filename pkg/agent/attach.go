@@ -38,7 +38,7 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 		return api.Attachment{}, apiErr(api.Conflict, "endpoint %s is being attached or detached at this moment: try again", e.ID)
 	}
 	defer unlock()
-	if old, ok := a.again(e); ok {
+	if old, ok := a.again(e); ok && !spec.Exclusive {
 		return a.repeat(ctx, old, network)
 	}
 	if err := a.free(e); err != nil {
@@ -59,7 +59,10 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 	if e.Address, err = a.allocate(ctx, p, e.ID, want); err != nil {
 		return api.Attachment{}, poolErr(err)
 	}
-	warning, err := a.realise(ctx, e, network)
+	warning, err := "", a.routable(e, network)
+	if err == nil {
+		warning, err = a.realise(ctx, e, network)
+	}
 	if err != nil {
 		undo := context.WithoutCancel(ctx)
 		if uerr := a.undo(undo, e, p); uerr != nil {
@@ -68,7 +71,7 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 		return api.Attachment{}, err
 	}
 	a.log.Info("endpoint attached", "network", network.Name, "endpoint", string(e.ID), "name", e.Name, "address", e.Address.String())
-	return attachment(e, network, warning), nil
+	return a.attachment(e, network, warning), nil
 }
 
 // allocate leases an address. When Consul was wiped at this very moment it waits until the nodes have put back what they
@@ -110,7 +113,9 @@ func (a *Agent) realise(ctx context.Context, e overlay.LocalEndpoint, n overlay.
 	if err != nil {
 		return "", apiErr(api.Unavailable, "the data path was not built: %v", err)
 	}
-	if err := failure(r, e); err != nil {
+	if err := failure(r, e); errors.Is(err, os.ErrExist) {
+		return "", apiErr(api.Conflict, "the namespace has an interface %s already, which is not weft's: choose another name, or remove it", e.IfName)
+	} else if err != nil {
 		return "", apiErr(api.Internal, "the data path of network %s was not built: %s", n.Name, oneLine(err.Error()))
 	}
 	wctx, cancel2 := context.WithTimeout(ctx, publishWait)

@@ -14,9 +14,9 @@ import (
 	"weft/pkg/plan"
 )
 
-func attachment(e overlay.LocalEndpoint, n overlay.Network, warning string) api.Attachment {
+func (a *Agent) attachment(e overlay.LocalEndpoint, n overlay.Network, warning string) api.Attachment {
 	return api.Attachment{ID: e.ID, Name: e.Name, Network: n.Name, Address: netip.PrefixFrom(e.Address, n.Subnet().Bits()),
-		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), Warning: warning}
+		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), DefaultRoute: a.defaultRoute(e), Warning: warning}
 }
 
 // intent checks a request and makes it a local endpoint without an address.
@@ -37,11 +37,11 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	if err := e.ID.Validate(); err != nil {
 		return e, n, apiErr(api.Invalid, "%v", err)
 	}
-	e.Services = spec.Services
+	e.Services, e.Aliases, e.Owner, e.HostRoute = spec.Services, spec.Aliases, spec.Owner, spec.HostRoute
 	if e.Name == "" {
 		e.Name = defaultName(e.ID, e.Services)
 	}
-	for kind, names := range map[string][]string{"endpoint": {e.Name}, "service": e.Services} {
+	for kind, names := range map[string][]string{"endpoint": {e.Name}, "service": e.Services, "alias": e.Aliases} {
 		for i, name := range names {
 			if err := overlay.ValidateName(kind, name); err != nil {
 				return e, n, apiErr(api.Invalid, "%v", err)
@@ -56,7 +56,14 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	if len(e.IfName) > 15 || strings.ContainsAny(e.IfName, "/ :%\t\n") || e.IfName == "." || e.IfName == ".." {
 		return e, n, apiErr(api.Invalid, "interface name %q is not one the kernel takes: at most 15 characters, no slash, colon or space", e.IfName)
 	}
-	e.MAC = overlay.NewMAC()
+	if e.MAC = overlay.NewMAC(); spec.MAC != "" {
+		if e.MAC, err = overlay.ParseMAC(spec.MAC); err == nil {
+			err = e.MAC.Validate()
+		}
+		if err != nil {
+			return e, n, apiErr(api.Invalid, "%v", err)
+		}
+	}
 	e.NetNS = kstate.EndpointNS(e.ID)
 	check := e.Endpoint
 	check.Address = n.Gateway.Next() // which one it gets is not known yet
@@ -127,7 +134,7 @@ func (a *Agent) repeat(ctx context.Context, e overlay.LocalEndpoint, n overlay.N
 	if err != nil {
 		return api.Attachment{}, apiErr(api.Unavailable, "the data path of network %s does not stand yet: %s", n.Name, oneLine(err.Error()))
 	}
-	return attachment(e, n, ""), nil
+	return a.attachment(e, n, ""), nil
 }
 
 // again finds the endpoint that a repeated attach means: the same id, network and namespace. Runtimes repeat themselves.
@@ -171,6 +178,12 @@ func (a *Agent) freeLocked(e overlay.LocalEndpoint) error {
 		return apiErr(api.Conflict, "endpoint %s exists already on network %s: choose another --id, or run `weft detach %s` first", e.ID, old.Network, e.ID)
 	}
 	for _, l := range a.state.Endpoints {
+		if l.SourceInode == e.SourceInode && e.SourceInode != 0 && l.IfName == e.IfName {
+			return apiErr(api.Conflict, "interface %s of that namespace is endpoint %s on network %s: choose another interface name, or run `weft detach %s` first", e.IfName, l.ID, l.Network, l.ID)
+		}
+		if l.NetworkID == e.NetworkID && l.MAC == e.MAC {
+			return apiErr(api.Conflict, "MAC address %s is taken on network %s by endpoint %s on this node: choose another", e.MAC, e.Network, l.ID)
+		}
 		if l.NetworkID == e.NetworkID && l.Name == e.Name {
 			return apiErr(api.Conflict, "name %q is taken on network %s by endpoint %s on this node: choose another --name", e.Name, e.Network, l.ID)
 		}
@@ -180,6 +193,9 @@ func (a *Agent) freeLocked(e overlay.LocalEndpoint) error {
 			for _, r := range set.Endpoints {
 				if set.Node != a.opt.Config.NodeName && (r.Name == e.Name || r.ID == e.ID) {
 					return apiErr(api.Conflict, "name %q or id %s is taken on network %s by endpoint %s on node %s: choose another", e.Name, e.ID, e.Network, r.Name, set.Node)
+				}
+				if set.Node != a.opt.Config.NodeName && r.MAC == e.MAC {
+					return apiErr(api.Conflict, "MAC address %s is taken on network %s by endpoint %s on node %s: choose another", e.MAC, e.Network, r.Name, set.Node)
 				}
 			}
 		}

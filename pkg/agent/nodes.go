@@ -92,7 +92,7 @@ func (a *Agent) localEndpoint(l overlay.LocalEndpoint) api.Endpoint {
 		state = "pending"
 	}
 	d := describeEndpoint(l.Endpoint, l.Network, a.opt.Config.NodeName, state)
-	d.Local, d.NetNS, d.PID = true, netns.Path(l.NetNS), l.PID
+	d.Local, d.NetNS, d.PID, d.Owner, d.IfName = true, netns.Path(l.NetNS), l.PID, l.Owner, l.IfName
 	if s := a.snap.Load(); s != nil {
 		if n, ok := s.NetworkByID(l.NetworkID); ok {
 			d.DNS = append(d.DNS, n.Gateway)

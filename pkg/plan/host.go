@@ -52,6 +52,7 @@ func (b *builder) hostChains(put func(kstate.Item)) {
 	for _, p := range b.self.WGPorts {
 		wg = append(wg, strconv.Itoa(int(p)))
 	}
+	answers, redirected := b.hostInbound(put)
 	toPool, wgToNodes := "", ""
 	if b.self.EgressPool.IsValid() {
 		toPool = "iifname " + legs + " ip daddr " + b.self.EgressPool.String() + " counter leg_in drop"
@@ -71,6 +72,7 @@ func (b *builder) hostChains(put func(kstate.Item)) {
 		elsewhere,
 		dport+" ip saddr . vni @members accept",
 		dport+" vni @vnis counter vxlan_in drop",
+		answers,
 		toPool,
 		"iifname "+legs+" udp dport { "+strings.Join(append([]string{port}, wg...), ", ")+" } counter leg_ports drop"))
 	put(filter("", kstate.Inet, "forward", -10, "accept",
@@ -81,6 +83,7 @@ func (b *builder) hostChains(put func(kstate.Item)) {
 		wgToNodes,
 		"iifname "+legs+" accept",
 		"oifname "+legs+" ct state established,related accept",
+		redirected,
 		"oifname "+legs+" counter leg_unsolicited drop"))
 	// The kernel's own VXLAN has no socket owner; a process that sends to the port does.
 	put(filter("", kstate.Inet, "output", 0, "accept",

@@ -46,6 +46,7 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer shared.down()
+	defer sharedCNI.down()
 	return m.Run()
 }
 
@@ -91,7 +92,7 @@ func build(dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build weft: %w\n%s", err, out)
 	}
-	return nil
+	return buildCNI(root, dir)
 }
 
 // world is a lab with what the tests do in it.
