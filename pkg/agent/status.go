@@ -63,6 +63,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 		st.Problems = append(st.Problems, api.Problem{Subject: "fences", Message: oneLine(err.Error())})
 	}
 	st.Drops = drops
+	a.engineStatus(&st)
 	if blocked, err := a.kernel.ForwardBlocked(ctx); err == nil && blocked != "" {
 		st.Problems = append(st.Problems, api.Problem{Subject: "egress", Message: blocked})
 	}

@@ -35,7 +35,8 @@ type Options struct {
 	Name string
 	// Nodes is how many hosts n1..nN run an agent, 1 to MaxNodes; 0 means 3.
 	Nodes int
-	// Backend is wireguard.backend of every agent: auto, kernel or engine; empty means auto.
+	// Backend is wireguard.backend of every agent: auto, kernel or engine (or engine-tun, for comparison); empty means
+	// auto.
 	Backend string
 	// Consul is the path of the Consul binary; empty looks on PATH, then beside the weft binary.
 	Consul string
@@ -78,7 +79,7 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("lab name %q: want lower-case letters, digits, - and _, at most 32", o.Name)
 	case o.Nodes < 1 || o.Nodes > MaxNodes:
 		return o, fmt.Errorf("lab of %d nodes: want 1 to %d", o.Nodes, MaxNodes)
-	case !slices.Contains([]string{"auto", "kernel", "engine"}, o.Backend):
+	case !slices.Contains([]string{"auto", "kernel", "engine", "engine-tun"}, o.Backend):
 		return o, fmt.Errorf("backend %q: want auto, kernel or engine", o.Backend)
 	case o.MTU < minMTU || o.MTU > maxMTU:
 		return o, fmt.Errorf("underlay MTU %d: want %d to %d", o.MTU, minMTU, maxMTU)
