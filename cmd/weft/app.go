@@ -57,7 +57,7 @@ weft status`,
 	root.AddCommand(
 		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.endpointCommand(),
 		a.nodeCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
-		a.internalEnterCommand(), engineCommand(),
+		a.internalEnterCommand(), engineCommand(), engineCallCommand(),
 		newAgentCommand(), newConfigCommand(), newLabCommand(), completionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())

@@ -34,6 +34,5 @@ func engineCommand() *cobra.Command {
 		cfg.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
 		return engine.Run(cmd.Context(), cfg)
 	}
-	cmd.AddCommand(engineCallCommand())
 	return cmd
 }

@@ -14,10 +14,11 @@ import (
 func engineCallCommand() *cobra.Command {
 	device := "weftwg0"
 	cmd := &cobra.Command{
-		Use:     "call REQUEST",
+		Use:     "engine-call REQUEST",
 		Short:   "Send a running engine a request of its control protocol",
-		Example: `weft engine call '{"op":"state"}'` + "\n" + `weft engine call '{"op":"profile","profile":{"name":"cpu","seconds":5}}' > cpu.pprof`,
+		Example: `weft engine-call '{"op":"state"}'` + "\n" + `weft engine-call '{"op":"profile","profile":{"name":"cpu","seconds":5}}' > cpu.pprof`,
 		Args:    cobra.ExactArgs(1),
+		Hidden:  true,
 	}
 	cmd.Flags().StringVar(&device, "device", device, "`NAME` of the engine's WireGuard device")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -109,7 +109,7 @@ func run(ctx context.Context, cfg Config) error {
 	tasks.Go(func() { serveControl(ctx, orders, taps.plane, cfg) })
 	defer tasks.Wait()
 	defer cancel()
-	return runDevice(ctx, cfg, taps, conn.NewDefaultBind())
+	return runDevice(ctx, cfg, taps, newBind())
 }
 
 // link is a device that knows whether its link is still there.
