@@ -230,7 +230,8 @@ func (p *pending) emit(c *frame.Cut, s space) (count int) {
 }
 
 // receivers finds where a frame goes: one VTEP, or for a flood one and the others. The bridge lets a flood through to the
-// TAP only on networks that are multicast. Nobody is nil, and counted.
+// TAP only on networks that are multicast. What the TAP itself says as a link (MLD, router solicitation) is nobody's
+// business. Nobody is nil; an unknown MAC is counted.
 func (n *network) receivers(b []byte) (others []*remote, one *remote) {
 	t := n.table.Load()
 	if b[0]&1 == 0 {
@@ -239,15 +240,15 @@ func (n *network) receivers(b []byte) (others []*remote, one *remote) {
 		}
 		return nil, one
 	}
+	if macKey(b[6:]) == n.tap.mac {
+		return nil, nil
+	}
 	for _, r := range t.byVTEP {
 		if one == nil {
 			one = r
 		} else {
 			others = append(others, r)
 		}
-	}
-	if one == nil {
-		n.drops[unknownMAC].Add(1)
 	}
 	return others, one
 }

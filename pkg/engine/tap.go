@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 
@@ -21,6 +22,7 @@ const (
 type tapFile struct {
 	fd, index int
 	inode     uint64 // the namespace's
+	mac       uint64
 
 	inUse  sync.RWMutex // read-held while the file is used: its number must not become another's
 	closed bool
@@ -61,6 +63,10 @@ func openTAP(ns, name string, mtu int, flags uint16) (t *tapFile, err error) {
 		}
 		if t.index, err = setUpTAP(t.fd, name, mtu, flags); err != nil {
 			unix.Close(t.fd)
+			return err
+		}
+		if link, err := net.InterfaceByIndex(t.index); err == nil && len(link.HardwareAddr) == 6 {
+			t.mac = macKey(link.HardwareAddr)
 		}
 		return err
 	})
