@@ -30,7 +30,8 @@ const (
 // receiver receives from one socket; it belongs to one goroutine.
 type receiver struct {
 	socket  *socket
-	guess   int // bytes in each buffer
+	guess   int // bytes in each buffer, for the next call
+	laid    int // and for this one
 	iov     [halves][half + 1]unix.Iovec
 	msgs    [halves]mmsghdr
 	control [halves][controlLen]byte
@@ -50,6 +51,7 @@ func (r *receiver) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (
 	if r.guess == 0 {
 		r.guess = 1500
 	}
+	r.laid = r.guess
 	for i := range halves {
 		r.layOut(i, packets[i*half:])
 	}
@@ -104,7 +106,7 @@ func (r *receiver) split(i int, packets [][]byte, sizes []int, eps []conn.Endpoi
 		size = total
 	}
 	ep := r.endpoint(i, pktinfo)
-	if size != r.guess && total > r.guess {
+	if size != r.laid && total > min(size, r.laid) {
 		r.apart(i, total, size, packets)
 	}
 	for k := 0; total > 0 && k < len(sizes); k++ {
