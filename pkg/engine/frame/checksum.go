@@ -13,7 +13,10 @@ var le = binary.LittleEndian
 
 // sum adds b to acc. b must begin at an even offset of what is summed; its length may be odd when it ends there.
 func sum(b []byte, acc uint64) uint64 {
-	var c uint64
+	wide, n := sumWide(b)
+	acc, c := bits.Add64(acc, wide, 0)
+	acc += c
+	b = b[n:]
 	for len(b) >= 64 {
 		// One chain of add-with-carry: 8 bytes a cycle.
 		acc, c = bits.Add64(acc, le.Uint64(b), 0)

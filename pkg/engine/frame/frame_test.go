@@ -511,7 +511,7 @@ func FuzzCoalesce(f *testing.F) {
 
 func TestSum(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	for n := range 300 {
+	for n := range 1500 {
 		b := make([]byte, n)
 		for i := range b {
 			b[i] = byte(r.Uint32()) | byte(0xff*r.IntN(2))

@@ -38,6 +38,7 @@ func main() {
 	flag.StringVar(&o.measures, "measures", "tcp1,tcp4,rev1,rev4,udp,ping", "what to measure")
 	flag.StringVar(&o.profile, "profile", "", "write CPU profiles of the engines of the first variant with a control socket here, during one more run of the first measure")
 	flag.StringVar(&o.env, "env", "", "environment of all WireGuard processes, as GOMAXPROCS=2,GOGC=200")
+	flag.IntVar(&o.segs, "segs", 0, "gso_max_segs of the containers' interfaces; 0 leaves it")
 	flag.StringVar(&o.weft, "weft", "", "weft binary; empty builds it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
@@ -49,7 +50,7 @@ func main() {
 }
 
 type options struct {
-	rounds, seconds                            int
+	rounds, seconds, segs                      int
 	variants, measures, profile, env, weft, wg string
 }
 
@@ -96,18 +97,22 @@ func run(ctx context.Context, o options) (err error) {
 	return nil
 }
 
-// measure prints one table row per variant: median, ratio to the first variant, CPU time of the WireGuard processes.
+// measure prints one table row per variant: median, ratio to the first variant, and processor seconds per second and
+// unit, which other load on the machine hardly changes: of iperf3 with what the kernel does for it, and the WireGuard
+// processes with what it does for them.
 func measure(ctx context.Context, o options, all []*variant, m string) error {
-	values, cpus := map[*variant][]float64{}, map[*variant][]float64{}
+	values, cpus, engines := map[*variant][]float64{}, map[*variant][]float64{}, map[*variant][]float64{}
 	for range o.rounds {
 		for _, v := range all {
 			before := v.cpu()
+			v.iperf = 0
 			x, err := v.take(ctx, m)
 			if err != nil {
 				return fmt.Errorf("%s of %s: %w", m, v.name, err)
 			}
 			values[v] = append(values[v], x)
-			cpus[v] = append(cpus[v], (v.cpu()-before)/x)
+			cpus[v] = append(cpus[v], (v.cpu()-before+v.iperf)/x)
+			engines[v] = append(engines[v], (v.cpu()-before)/x)
 		}
 	}
 	unit := map[bool]string{true: "ms", false: "Gbit/s"}[m == "ping"]
@@ -120,8 +125,8 @@ func measure(ctx context.Context, o options, all []*variant, m string) error {
 			ratios = append(ratios, x/values[all[0]][i])
 		}
 		mem := v.memory()
-		fmt.Printf("%-5s %-7s %7.3f %-6s  ratio %5.2f  (%.2f-%.2f)  cpu/unit %5.2f  rss %s\n", m, v.name, median(values[v]), unit, median(ratios),
-			slices.Min(values[v]), slices.Max(values[v]), median(cpus[v]), mem)
+		fmt.Printf("%-5s %-7s %7.3f %-6s  ratio %5.2f  (%.2f-%.2f)  cpu/unit %5.3f, of it WireGuard %5.3f  rss %s\n", m, v.name, median(values[v]), unit,
+			median(ratios), slices.Min(values[v]), slices.Max(values[v]), median(cpus[v])/float64(o.seconds), median(engines[v])/float64(o.seconds), mem)
 	}
 	return nil
 }
@@ -168,8 +173,9 @@ type variant struct {
 	o        options
 	hosts    [2]*host
 	procs    []*exec.Cmd
-	client   string // namespace of iperf3's client, on host 0
-	server   string // on host 1
+	iperf    float64 // CPU seconds of iperf3 in the last run, both sides
+	client   string  // namespace of iperf3's client, on host 0
+	server   string  // on host 1
 	addr     string
 }
 
@@ -243,6 +249,9 @@ func (v *variant) host(ctx context.Context, h *host, i int) error {
 			"-n "+h.ns+"n link set e0 master br0 up", "-n "+h.ns+"c link set eth0 up",
 			"-n "+h.ns+"c addr add 10.99.0."+strconv.Itoa(i+1)+"/24 dev eth0",
 			"-n "+h.ns+"c neigh add 10.99.0."+strconv.Itoa(2-i)+" lladdr "+mac(1-i).String()+" dev eth0")
+	}
+	if v.o.segs > 0 && v.name == "engine" {
+		cmds = append(cmds, fmt.Sprintf("-n %sc link set eth0 gso_max_segs %d", h.ns, v.o.segs))
 	}
 	if err := v.ip(cmds...); err != nil {
 		return err
@@ -413,11 +422,16 @@ func (v *variant) take(ctx context.Context, m string) (float64, error) {
 		End struct {
 			Received sum `json:"sum_received"`
 			Sum      sum `json:"sum"`
+			CPU      struct {
+				Host   float64 `json:"host_total"`
+				Remote float64 `json:"remote_total"`
+			} `json:"cpu_utilization_percent"`
 		} `json:"end"`
 	}
 	if err := json.Unmarshal(out, &r); err != nil {
 		return 0, err
 	}
+	v.iperf = (r.End.CPU.Host + r.End.CPU.Remote) / 100 * float64(v.o.seconds)
 	if m == "udp" {
 		return (r.End.Sum.Packets - r.End.Sum.Lost) / r.End.Sum.Seconds / 1e3, nil
 	}
