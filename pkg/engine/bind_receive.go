@@ -27,11 +27,16 @@ const (
 	largest = 65535
 )
 
+// calm is after how many small frames or messages in a row the next is expected to be small as well. Then one buffer is
+// laid out and not many, which the kernel would have to look at each time.
+const calm = 8
+
 // receiver receives from one socket; it belongs to one goroutine.
 type receiver struct {
 	socket  *socket
 	guess   int // bytes in each buffer, for the next call
-	laid    int // and for this one
+	laid    int // and for this one; largest: one buffer for a whole message
+	small   int // messages of one packet in a row
 	iov     [halves][half + 1]unix.Iovec
 	msgs    [halves]mmsghdr
 	control [halves][controlLen]byte
@@ -52,6 +57,9 @@ func (r *receiver) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (
 		r.guess = 1500
 	}
 	r.laid = r.guess
+	if r.small >= calm {
+		r.laid = largest
+	}
 	for i := range halves {
 		r.layOut(i, packets[i*half:])
 	}
@@ -71,13 +79,17 @@ func (r *receiver) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (
 }
 
 func (r *receiver) layOut(i int, packets [][]byte) {
-	for k := range half {
-		r.iov[i][k] = iovec(packets[k][:r.guess])
+	n := half + 1
+	if r.laid == largest {
+		n = 1
+	}
+	for k := range min(n, half) {
+		r.iov[i][k] = iovec(packets[k][:r.laid])
 	}
 	r.iov[i][half] = iovec(r.spill[i][:])
 	m := &r.msgs[i].hdr
 	*m = unix.Msghdr{Name: &r.names[i][0], Namelen: sockaddrLen, Iov: &r.iov[i][0], Control: &r.control[i][0]}
-	m.SetIovlen(half + 1)
+	m.SetIovlen(n)
 	m.SetControllen(controlLen)
 }
 
@@ -106,6 +118,9 @@ func (r *receiver) split(i int, packets [][]byte, sizes []int, eps []conn.Endpoi
 		size = total
 	}
 	ep := r.endpoint(i, pktinfo)
+	if r.small++; total > size {
+		r.small = 0
+	}
 	if size != r.laid && total > min(size, r.laid) {
 		r.apart(i, total, size, packets)
 	}
@@ -126,7 +141,7 @@ func (r *receiver) apart(i, total, size int, packets [][]byte) {
 	for k := 0; len(b) > 0 && k < len(packets); k++ {
 		b = b[copy(packets[k], b[:min(size, len(b))]):]
 	}
-	if size > r.guess || total > 16<<10 {
+	if size > r.guess || size < r.guess && total > 16<<10 {
 		r.guess = max(size, 64)
 	}
 }

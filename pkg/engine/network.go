@@ -59,7 +59,8 @@ type network struct {
 
 	change sync.Mutex // serialises changes of table
 
-	layout layout // of the reader
+	layout layout // of the reader, as what follows
+	small  int    // frames in a row that need no cutting
 }
 
 // openNetwork makes the TAP.

@@ -63,6 +63,9 @@ type pending struct {
 // read reads one frame and returns how many packets it has put into s; EAGAIN when there is nothing to read.
 func (r *reader) read(n *network, s space) (count int, errno unix.Errno) {
 	guess := n.layout
+	if n.small >= calm {
+		guess = layout{}
+	}
 	total, errno := readv(n.tap.fd, r.layOut(guess, s))
 	if errno != 0 {
 		return 0, errno
@@ -73,6 +76,9 @@ func (r *reader) read(n *network, s space) (count int, errno unix.Errno) {
 		return 0, 0
 	}
 	v := frame.ParseVNet(r.vnet[:])
+	if n.small++; v.GSOType != frame.GSONone {
+		n.small = 0
+	}
 	first := s.bufs[0][s.at+frame.OuterLen:]
 	lead := len(first) // what lies in buffer 0
 	if guess.size > 0 {

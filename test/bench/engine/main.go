@@ -391,12 +391,18 @@ func (v *variant) reachable() error {
 func (v *variant) take(ctx context.Context, m string) (float64, error) {
 	args := []string{"netns", "exec", v.client}
 	if m == "ping" {
-		out, err := exec.CommandContext(ctx, "ip", append(args, "ping", "-q", "-c", "400", "-i", "0.005", v.addr)...).Output()
+		out, err := exec.CommandContext(ctx, "ip", append(args, "ping", "-n", "-c", "400", "-i", "0.005", v.addr)...).Output()
 		if err != nil {
 			return 0, err
 		}
-		_, after, _ := strings.Cut(string(out), "mdev = ")
-		return strconv.ParseFloat(strings.Split(after, "/")[1], 64)
+		var all []float64
+		for line := range strings.Lines(string(out)) {
+			if _, after, ok := strings.Cut(line, "time="); ok {
+				ms, _ := strconv.ParseFloat(strings.Fields(after)[0], 64)
+				all = append(all, ms)
+			}
+		}
+		return median(all), nil // one late answer on a busy machine would outweigh a hundred
 	}
 	args = append(args, "iperf3", "-c", v.addr, "-J", "-t", strconv.Itoa(v.o.seconds))
 	switch m {
