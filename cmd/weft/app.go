@@ -56,7 +56,7 @@ weft run my-app --service web -- python3 -m http.server`,
 	root.AddCommand(
 		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.endpointCommand(),
 		a.nodeCommand(), a.cniCommand(), a.netnsCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
-		a.internalEnterCommand(), engineCommand(),
+		a.internalEnterCommand(), engineCommand(), engineCallCommand(),
 		newAgentCommand(), newConfigCommand(), newLabCommand(), completionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())

@@ -21,7 +21,9 @@ import (
 	"weft/pkg/api"
 	"weft/pkg/apiserver"
 	"weft/pkg/config"
+	"weft/pkg/engine/control"
 	"weft/pkg/kernel"
+	"weft/pkg/kstate"
 	"weft/pkg/ledger"
 	"weft/pkg/netns"
 	"weft/pkg/overlay"
@@ -58,6 +60,7 @@ type Agent struct {
 	under    underlay
 	backend  wireguard.Backend
 	kernel   *kernel.Kernel
+	engine   *control.Client // nil when the backend has no data path of its own
 	consul   *consul.Client
 	loop     *reconcile.Loop
 	dns      *dns.Server
@@ -189,9 +192,14 @@ func (a *Agent) openKernel(ctx context.Context, cfg config.Config) (err error) {
 		return err
 	}
 	a.log.Info("wireguard backend chosen", "backend", a.backend.Name())
-	a.kernel, err = kernel.New(kernel.Config{Log: a.log, Backend: a.backend, Keyring: func(k keys.PublicKey) (keys.PrivateKey, bool) {
+	kcfg := kernel.Config{Log: a.log, Backend: a.backend, Keyring: func(k keys.PublicKey) (keys.PrivateKey, bool) {
 		return a.wgKey, a.wgKey.Public() == k
-	}})
+	}}
+	if a.backend.Name() == wireguard.EngineName {
+		a.engine = control.NewClient(kstate.WGName(1))
+		kcfg.Overlay = a.engine
+	}
+	a.kernel, err = kernel.New(kcfg)
 	return err
 }
 
@@ -259,6 +267,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("queued detaches", a.replayDetaches)
 	task("cni configurations", a.syncCNI)
 	task("reload", a.reload)
+	if a.engine != nil {
+		task("engine", func(ctx context.Context) error { return a.engine.Watch(ctx, a.loop.Kick) })
+	}
 	task("stop", func(ctx context.Context) error {
 		defer cancel()
 		select {

@@ -65,6 +65,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 		st.Problems = append(st.Problems, api.Problem{Subject: "fences", Message: oneLine(err.Error())})
 	}
 	st.Drops = drops
+	a.engineStatus(&st)
 	if blocked, err := a.kernel.ForwardBlocked(ctx); err == nil && blocked != "" && egress {
 		st.Problems = append(st.Problems, api.Problem{Subject: "egress", Message: fmt.Sprintf(
 			"%s drops forwarded packets by its policy, so endpoints may not reach the outside: accept iifname and oifname \"%s*\" there", blocked, kstate.LegPrefix)})

@@ -43,6 +43,8 @@ const (
 	BackendAuto   = "auto"
 	BackendKernel = "kernel"
 	BackendEngine = "engine"
+	// BackendEngineTUN is not in any list that users see: see wireguard.EngineTUNName.
+	BackendEngineTUN = "engine-tun"
 )
 
 // The values of Log.Format.

@@ -25,7 +25,7 @@ var settings = []*setting{
 		"Address other nodes reach this one at, or the interface that has it.", "").described("source address of the default route"),
 	many("wireguard.ports", port, func(c *Config) *[]uint16 { return &c.WireGuard.Ports },
 		"The two UDP ports that key generations alternate on; open both in the firewall.", "51820", "51821"),
-	one("wireguard.backend", oneOf(BackendAuto, BackendKernel, BackendEngine), func(c *Config) *string { return &c.WireGuard.Backend },
+	one("wireguard.backend", oneOf(BackendAuto, BackendKernel, BackendEngine).also(BackendEngineTUN), func(c *Config) *string { return &c.WireGuard.Backend },
 		"Where WireGuard runs: `kernel`, `engine` (userspace), or `auto`: the kernel when it can.", BackendAuto),
 	one("wireguard.keepalive", span(time.Second, 65535*time.Second), func(c *Config) *time.Duration { return &c.WireGuard.Keepalive },
 		"Interval of keepalives to each peer, which hold NAT mappings open; `0s` is off.", "25s").reloadable(),

@@ -65,6 +65,15 @@ func (k *Kernel) findLink(ctx context.Context, it kstate.Link) (have kstate.Link
 		far = append(far, f)
 	}
 	r := resolver{near: v, spaces: func(*rawLink) []*view { return far }}
+	if it.Kind == kstate.KindVXLAN {
+		transit, err := k.view(ctx, kstate.Transit)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return have, false, err
+		}
+		if r.taps, err = k.readTAPs(transit); err != nil {
+			return have, false, err
+		}
+	}
 	have, err = r.link(&v.links[i])
 	return have, true, err
 }
@@ -113,6 +122,9 @@ func (s *space) createBridge(attrs netlink.LinkAttrs) error {
 
 // createVXLAN makes the device from its underlay namespace, whose sockets it then uses for good, born in its own.
 func (k *Kernel) createVXLAN(it kstate.Link, attrs netlink.LinkAttrs, in *space) error {
+	if k.overlay != nil && it.Underlay == kstate.Transit {
+		return k.overlay.AddLink(it)
+	}
 	from, err := k.spaces.get(it.Underlay)
 	if err != nil {
 		return err

@@ -35,7 +35,8 @@ type Options struct {
 	Name string
 	// Nodes is how many hosts n1..nN run an agent, 1 to MaxNodes; 0 means 3.
 	Nodes int
-	// Backend is wireguard.backend of every agent: auto, kernel or engine; empty means auto.
+	// Backend is wireguard.backend of every agent: auto, kernel or engine (or engine-tun, for comparison); empty means
+	// auto.
 	Backend string
 	// Backends is what differs from Backend, by the name of the node.
 	Backends map[string]string
@@ -53,7 +54,7 @@ type Options struct {
 	Progress func(string)
 }
 
-var backends = []string{"auto", "kernel", "engine"}
+var backends = []string{"auto", "kernel", "engine", "engine-tun"}
 
 var nameGrammar = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
 

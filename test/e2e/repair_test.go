@@ -28,10 +28,22 @@ func TestRepair(t *testing.T) {
 	ns := "ip netns exec " + kstate.NetworkNS(n.ID) + " "
 	ens := "ip netns exec " + kstate.EndpointNS(overlay.EndpointID(a.ID)) + " "
 	veth := kstate.EndpointLink(a.ID)
+	// Where the engine does VXLAN, its forwarding entries are not the kernel's: they are hurt and seen through the engine.
+	tap := `{"netns":"` + kstate.NetworkNS(n.ID) + `","name":"vxlan0"}`
+	call := func(op, entry string) string {
+		return `weft engine-call '{"op":"` + op + `","tap":` + tap + `,"entries":[` + entry + `]}'`
+	}
+	lose, stray := ns+"bridge fdb del "+b.MAC+" dev vxlan0 self", ns+"bridge fdb add 02:99:99:99:99:99 dev vxlan0 self dst 100.64.9.9"
+	entries := ns + "bridge fdb show dev vxlan0 | grep -v permanent | sort"
+	if w.status("n1").Backend == "engine" {
+		lose = call("remove-fdb", `{"mac":"`+b.MAC+`"}`)
+		stray = call("set-fdb", `{"mac":"02:99:99:99:99:99","vtep":"100.64.9.9"}`)
+		entries += `; weft engine-call '{"op":"state"}' | grep -E '"(netns|vni|mac|vtep)"'`
+	}
 	links := `ip -o link | sed 's/@.*//' | cut -d: -f2 | sort`
 	for _, d := range []struct{ name, hurt, look string }{
-		{"FDB entry of the VXLAN device", ns + "bridge fdb del " + b.MAC + " dev vxlan0 self", ns + "bridge fdb show dev vxlan0 | sort"},
-		{"FDB entry of the bridge", ns + "bridge fdb del " + b.MAC + " dev vxlan0 master", ns + "bridge fdb show dev vxlan0 | sort"},
+		{"FDB entry of the VXLAN device", lose, entries},
+		{"FDB entry of the bridge", ns + "bridge fdb del " + b.MAC + " dev vxlan0 master", entries},
 		{"neighbour", ns + "ip neigh del " + b.Address.Addr().String() + " dev br0", ns + "ip neigh show dev br0 nud permanent | sort"},
 		{"address of an endpoint", ens + "ip addr del " + a.Address.String() + " dev eth0", ens + "ip -o -4 addr show dev eth0; " + ens + "ip route show default"},
 		{"default route of an endpoint", ens + "ip route del default", ens + "ip route show default"},
@@ -39,7 +51,7 @@ func TestRepair(t *testing.T) {
 		{"bridge port flags", ns + "bridge link set dev " + veth + " learning on locked off", ns + "bridge -d link show dev " + veth},
 		{"link down", ns + "ip link set " + veth + " down", ns + "ip -o link show dev " + veth + " up"},
 		{"MTU", ns + "ip link set " + veth + " mtu 1300", ns + "ip -o link show dev " + veth},
-		{"stray FDB entry", ns + "bridge fdb add 02:99:99:99:99:99 dev vxlan0 self dst 100.64.9.9", ns + "bridge fdb show dev vxlan0 | sort"},
+		{"stray FDB entry", stray, entries},
 	} {
 		t.Run(d.name, func(t *testing.T) { w.repair(t, d.hurt, d.look, c.Address.Addr().String(), true) })
 	}
@@ -57,7 +69,7 @@ func TestRepair(t *testing.T) {
 		{"WireGuard link down", "ip netns exec weft-t ip link set " + device + " down", peers},
 		{"WireGuard link", "ip netns exec weft-t ip link del " + device, peers},
 		{"gateway address", ns + "ip addr del " + n.Gateway.String() + "/24 dev br0", ns + "ip -o -4 addr show dev br0"},
-		{"VXLAN device", ns + "ip link del vxlan0", ns + links + "; " + ns + "bridge fdb show dev vxlan0 | grep -v permanent | sort"},
+		{"VXLAN device", ns + "ip link del vxlan0", ns + links + "; " + entries},
 		{"bridge", ns + "ip link del br0", ns + links},
 		{"route to a VTEP", "ip netns exec weft-t ip route del " + w.vtep("n2").String(), "ip netns exec weft-t ip route | sort"},
 		{"VTEP address", "ip netns exec weft-t ip addr del " + w.vtep("n1").String() + "/32 dev lo", "ip netns exec weft-t ip -o addr show dev lo; ip netns exec weft-t ip route | sort"},
