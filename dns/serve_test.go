@@ -14,10 +14,11 @@ import (
 // serving starts Serve and returns where it answers and what waits for its end.
 func serving(t *testing.T, ctx context.Context, s *Server, l Listen) (addr string, wait func() error) {
 	t.Helper()
-	l.Packet, l.Stream = sockets(t)
+	pc, ln := sockets(t)
+	l.Packets, l.Stream = []net.PacketConn{pc}, ln
 	end := make(chan error, 1)
 	go func() { end <- s.Serve(ctx, l) }()
-	return l.Packet.LocalAddr().String(), func() error {
+	return pc.LocalAddr().String(), func() error {
 		select {
 		case err := <-end:
 			return err
@@ -63,7 +64,7 @@ func TestServe(t *testing.T) {
 // The bigger answer comes over TCP after a truncated one over UDP, as a resolver asks it.
 func TestServeTruncated(t *testing.T) {
 	s := newServer()
-	s.SetView(Build(crowd(200)))
+	s.SetView(build(crowd(200)))
 	ctx, cancel := context.WithCancel(t.Context())
 	addr, wait := serving(t, ctx, s, Listen{Network: "blue"})
 	m, _, err := new(dns.Client).Exchange(query("web.", dns.TypeA), addr)
@@ -102,10 +103,11 @@ func TestServeSocketFails(t *testing.T) {
 	for _, which := range []string{"packet", "stream"} {
 		t.Run(which, func(t *testing.T) {
 			l := Listen{Network: "blue"}
-			l.Packet, l.Stream = sockets(t)
+			pc, ln := sockets(t)
+			l.Packets, l.Stream = []net.PacketConn{pc}, ln
 			var err error
 			if which == "packet" {
-				err = l.Packet.Close()
+				err = pc.Close()
 			} else {
 				err = l.Stream.Close()
 			}
@@ -150,7 +152,7 @@ func TestServeEndsDuringForward(t *testing.T) {
 	if err := wait(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took > upstreamTimeout/2 {
+	if took := time.Since(begin); took > time.Second {
 		t.Errorf("it took %s to end", took)
 	}
 }
@@ -158,7 +160,7 @@ func TestServeEndsDuringForward(t *testing.T) {
 // Queries see one view or the other, never a mixture.
 func TestSetViewWhileServing(t *testing.T) {
 	s := newServer()
-	few, lots := Build(crowd(3)), Build(crowd(20))
+	few, lots := build(crowd(3)), build(crowd(20))
 	s.SetView(few)
 	var wg sync.WaitGroup
 	done := make(chan struct{})
