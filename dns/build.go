@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"weft/pkg/overlay"
 )
@@ -29,6 +30,8 @@ type Input struct {
 	PreferLocal bool
 	// Dead names the nodes whose endpoints are not answered although they never said goodbye.
 	Dead map[string]bool
+	// Follows names the networks whose endpoints the snapshot holds all of; nil means every network.
+	Follows map[string]bool
 }
 
 // Builder makes views. It remembers what the last one was made from, so that the next costs what has changed and not
@@ -125,7 +128,7 @@ type setState struct {
 
 func newNetBuild(n overlay.Network, wire, domain []byte) *netBuild {
 	rel := wire[:len(wire)-1]
-	z := &zone{network: n, suffixes: [3][]byte{slices.Concat(rel, domain), wire, domain}, forward: conditionals(n)}
+	z := &zone{network: n, suffixes: [3][]byte{slices.Concat(rel, domain), wire, domain}, forward: conditionals(n), asked: new(atomic.Int64)}
 	return &netBuild{zone: z, sets: map[string]setState{}, names: map[string][]*instance{}, parents: map[string]int{},
 		addrs: map[netip.Addr][]*instance{}, failing: map[string]bool{}, dirty: map[string]bool{}}
 }
@@ -137,6 +140,9 @@ func (nb *netBuild) update(n overlay.Network, s *overlay.Snapshot, in Input) *zo
 		z := nb.change()
 		z.network = n
 		z.forward = conditionals(n)
+	}
+	if followed := in.Follows == nil || in.Follows[n.Name]; followed != nb.zone.followed {
+		nb.change().followed = followed
 	}
 	here := map[string]bool{}
 	for _, set := range s.On(n.ID) {

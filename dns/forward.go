@@ -38,6 +38,8 @@ type route struct {
 	id      uint32 // in cache keys
 	name    string // for logs and people: "upstreams", "consul", or a conditional zone
 	servers func() []netip.AddrPort
+	// follow names the network whose endpoints must be read first; then the rest is unset.
+	follow string
 }
 
 // forwarder asks upstreams.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -23,6 +24,9 @@ type Config struct {
 	Upstreams func() []netip.AddrPort
 	// Consul is Consul's DNS server, asked for names below ConsulDomain; invalid means that they go to Upstreams.
 	Consul netip.AddrPort
+	// Follow, when not nil, brings the endpoints of a network into the view and returns when they are, or cannot be. It is
+	// called when the host's listener is asked about a network that Input.Follows leaves out.
+	Follow func(ctx context.Context, network string)
 	// Clock is the forwarder's; the zero value means the usual times.
 	Clock Clock
 }
@@ -32,17 +36,22 @@ const ConsulDomain = "consul"
 
 // Server answers on any number of listeners. Safe for concurrent use.
 type Server struct {
-	log   *slog.Logger
-	view  atomic.Pointer[View]
-	fwd   *forwarder
-	mu    sync.Mutex
-	count []*counters // one per socket
-	past  Stats       // of sockets that are closed
+	log  *slog.Logger
+	view atomic.Pointer[View]
+	fwd  *forwarder
+	// follow is Config.Follow.
+	follow func(context.Context, string)
+	mu     sync.Mutex
+	count  []*counters // one per socket
+	past   Stats       // of sockets that are closed
 }
 
 // New returns a server with an empty view.
 func New(cfg Config) *Server {
-	s := &Server{log: cfg.Log, fwd: newForwarder(cfg)}
+	s := &Server{log: cfg.Log, fwd: newForwarder(cfg), follow: cfg.Follow}
+	if s.follow == nil {
+		s.follow = func(context.Context, string) {}
+	}
 	s.view.Store(Build(Input{}))
 	return s
 }
@@ -187,14 +196,12 @@ func (w *worker) answer(b, req []byte, udp bool) (out []byte, ask *route) {
 		w.n.refused.Add(1)
 		return refusal(b, req, q, ra, rcodeRefused), nil
 	}
-	v := w.s.view.Load()
-	var f found
-	var z *zone
-	if w.l.Network == "" {
-		f = v.lookupAll(q)
-	} else {
-		z = v.zones[w.l.Network]
-		f = lookupIn(z, w.l.Network, v.domain, q)
+	f := w.s.view.Load().find(w.l.Network, q)
+	if w.l.Network == "" && f.zone != nil {
+		f.zone.asked.Store(time.Now().Unix())
+		if !f.zone.followed {
+			return nil, &route{follow: f.zone.network.Name}
+		}
 	}
 	switch {
 	case f.is == known:
@@ -207,7 +214,7 @@ func (w *worker) answer(b, req []byte, udp bool) (out []byte, ask *route) {
 		w.n.refused.Add(1)
 		return refusal(b, req, q, ra, rcodeRefused), nil
 	}
-	r := w.s.fwd.route(z, q)
+	r := w.s.fwd.route(f.zone, q)
 	if out, ok, again := w.s.fwd.cached(b, req, q, r, udp); ok {
 		w.n.cached.Add(1)
 		if again {
@@ -217,6 +224,30 @@ func (w *worker) answer(b, req []byte, udp bool) (out []byte, ask *route) {
 	}
 	w.n.forwarded.Add(1)
 	return nil, r
+}
+
+// find looks a query's name up as seen on a network's listener, or with no network on the host's.
+func (v *View) find(network string, q *question) found {
+	if network == "" {
+		return v.lookupAll(q)
+	}
+	return lookupIn(v.zones[network], network, v.domain, q)
+}
+
+// resolve answers a question that cannot be answered at once; see forwarder.resolve. A network that the host asks about
+// and that is not followed yet is followed first.
+func (s *Server) resolve(ctx context.Context, l *Listen, r *route, req []byte, from netip.Addr, udp bool, write func([]byte)) {
+	if r.follow == "" {
+		s.fwd.resolve(ctx, r, req, from, udp, write)
+		return
+	}
+	s.follow(ctx, r.follow)
+	w := &worker{s: s, l: l}
+	out, again := w.answer(nil, req, udp)
+	if again != nil { // it could not be read: the asker should try again
+		out = refusal(nil, req, &w.q, 0, rcodeServFail)
+	}
+	write(out)
 }
 
 // lookupIn looks a name up in a network's zone. A listener whose network is not in the view, as before the first one

@@ -122,7 +122,7 @@ func (s *Server) serveConn(ctx context.Context, l *Listen, c net.Conn) {
 		slots <- struct{}{}
 		asking.Go(func() {
 			defer func() { <-slots; s.fwd.done() }()
-			s.fwd.resolve(ctx, ask, own, from.Addr(), false, func(body []byte) {
+			s.resolve(ctx, l, ask, own, from.Addr(), false, func(body []byte) {
 				if !quiet {
 					write(append([]byte{0, 0}, body...))
 				}

@@ -183,7 +183,7 @@ func (u *udpServer) ask(ctx context.Context, r *route, req []byte, from netip.Ad
 	req = append([]byte(nil), req...)
 	u.asking.Go(func() {
 		defer fwd.done()
-		fwd.resolve(ctx, r, req, from.Addr(), true, func(out []byte) {
+		u.w.s.resolve(ctx, u.w.l, r, req, from.Addr(), true, func(out []byte) {
 			if !quiet {
 				u.write(out, from)
 			}

@@ -3,6 +3,9 @@ package dns
 import (
 	"hash/maphash"
 	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
 
 	"weft/pkg/overlay"
 )
@@ -28,6 +31,14 @@ type View struct {
 	failing []string
 }
 
+// Asked is when the host's listener was last asked about a network; the zero time for never.
+func (v *View) Asked(network string) time.Time {
+	if z := v.zones[strings.ToLower(network)]; z != nil && z.asked.Load() > 0 {
+		return time.Unix(z.asked.Load(), 0)
+	}
+	return time.Time{}
+}
+
 // Failing lists the services whose instances all fail their health check, so that all are answered nevertheless,
 // ordered, each as "web on my-app".
 func (v *View) Failing() []string { return v.failing }
@@ -41,6 +52,9 @@ type zone struct {
 	names    [shards]map[string]*entry
 	reverse  [shards]map[netip.Addr][]byte // packed PTR records
 	forward  []conditional
+	followed bool // its endpoints are known
+	// asked is when the host's listener was last asked about it, in seconds since 1970; shared by all its views.
+	asked *atomic.Int64
 	// out are the endpoints that have no names: drained, or on a node that is dead. For explanations.
 	out []*instance
 }

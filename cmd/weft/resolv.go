@@ -22,15 +22,19 @@ const resolvAge = 10 * time.Minute
 // resolvMax is how many nameservers the resolvers read (MAXNS in resolv.h).
 const resolvMax = 3
 
-// writeResolvConf writes a file that sends queries to dns and returns its path, "" when dns is empty: then the
-// program keeps the host's.
-func writeResolvConf(dir, id string, dns []netip.Addr) (string, error) {
+// writeResolvConf writes a file that sends queries to dns, with the search list given, and returns its path, "" when dns
+// is empty: then the program keeps the host's. With one dot in a name already asked as it is (ndots), and the network's
+// own domain searched for the others, "api" is found with the first question.
+func writeResolvConf(dir, id string, dns []netip.Addr, search []string) (string, error) {
 	if len(dns) == 0 {
 		return "", nil
 	}
 	var b strings.Builder
 	for _, a := range dns[:min(len(dns), resolvMax)] {
 		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	if len(search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	}
 	b.WriteString("options ndots:1 timeout:2\n")
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -63,7 +63,10 @@ type Agent struct {
 	dns      *dns.Server
 	names    *listeners
 
+	builder dns.Builder // used with mu held
+
 	publishKick chan struct{}
+	catalogKick chan struct{}
 	watchKick   chan struct{}
 	saveKick    chan struct{}
 
@@ -79,14 +82,22 @@ type Agent struct {
 	// delivered says which sources have delivered once since the agent started.
 	delivered map[string]bool
 	watches   map[string]*netWatch
-	notes     map[string]string // standing problems of the agent itself, by subject
-	trouble   []overlay.Problem // found while reconciling
-	leaving   bool
-	leftAt    time.Time
-	purge     bool
-	published chan struct{} // closed and replaced after each publication
-	joined    bool
-	poolRun   func(*pool) // starts a pool's maintenance; set by Run
+	// hostAsked is when the host was first asked about a network that it has no endpoints on.
+	hostAsked map[string]time.Time
+	// dead are the nodes that are left out of the names; replaced, never changed.
+	dead map[string]bool
+	// failing are the services that pass no check, as last logged.
+	failing []string
+	// checkOutput is what each endpoint's check said last.
+	checkOutput map[overlay.EndpointID]string
+	notes       map[string]string // standing problems of the agent itself, by subject
+	trouble     []overlay.Problem // found while reconciling
+	leaving     bool
+	leftAt      time.Time
+	purge       bool
+	published   chan struct{} // closed and replaced after each publication
+	joined      bool
+	poolRun     func(*pool) // starts a pool's maintenance; set by Run
 
 	// attaching serialises attach and detach per endpoint id.
 	attaching keyedMutex
@@ -104,7 +115,8 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	}
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
-		watches: map[string]*netWatch{}, notes: map[string]string{}, publishKick: make(chan struct{}, 1),
+		watches: map[string]*netWatch{}, notes: map[string]string{}, publishKick: make(chan struct{}, 1), catalogKick: make(chan struct{}, 1),
+		hostAsked: map[string]time.Time{}, checkOutput: map[overlay.EndpointID]string{},
 		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
@@ -150,7 +162,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: a.upstreams, Domain: cfg.DNS.Domain})
+	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: a.upstreams, Consul: cfg.DNS.Consul, Follow: a.follow})
 	a.names = &listeners{agent: a, open: map[overlay.NetworkID]*listener{}}
 	a.loop = reconcile.New(reconcile.Config{Want: a.want, Observe: a.observe, Apply: a.apply, After: a.after, Log: a.log})
 	a.dropForeignBoot()
@@ -208,7 +220,7 @@ func (a *Agent) Close() error {
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
 	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
-		Processes: a, Nodes: a, System: a})
+		Processes: a, Names: a, Nodes: a, System: a})
 	if err != nil {
 		return err
 	}
@@ -236,6 +248,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("processes", a.reap)
 	task("state", a.saveChanges)
 	task("checks", a.reportChecks)
+	task("health", a.runChecks)
+	task("catalog", a.catalogLoop)
+	task("dead nodes", a.watchDead)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -40,7 +40,7 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 	}
 	defer unlock()
 	if old, ok := a.again(e); ok {
-		return attachment(old, network, ""), nil
+		return a.attachment(old, network, ""), nil
 	}
 	if err := a.free(e); err != nil {
 		return api.Attachment{}, err
@@ -67,12 +67,12 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 		return api.Attachment{}, err
 	}
 	a.log.Info("endpoint attached", "network", network.Name, "endpoint", string(e.ID), "name", e.Name, "address", e.Address.String())
-	return attachment(e, network, warning), nil
+	return a.attachment(e, network, warning), nil
 }
 
-func attachment(e overlay.LocalEndpoint, n overlay.Network, warning string) api.Attachment {
+func (a *Agent) attachment(e overlay.LocalEndpoint, n overlay.Network, warning string) api.Attachment {
 	return api.Attachment{ID: e.ID, Name: e.Name, Network: n.Name, Address: netip.PrefixFrom(e.Address, n.Subnet().Bits()),
-		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), Warning: warning}
+		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), Search: a.searchDomain(n.Name), Warning: warning}
 }
 
 // intent checks a request and makes it a local endpoint without an address.
@@ -111,6 +111,9 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	}
 	if len(e.IfName) > 15 || strings.ContainsAny(e.IfName, "/ :\t\n") || e.IfName == "." || e.IfName == ".." {
 		return e, n, apiErr(api.Invalid, "interface name %q is not one the kernel takes: at most 15 characters, no slash, colon or space", e.IfName)
+	}
+	if err := askedNames(&e, spec); err != nil {
+		return e, n, err
 	}
 	e.MAC = overlay.NewMAC()
 	e.NetNS = kstate.EndpointNS(e.ID)
@@ -225,6 +228,7 @@ func (a *Agent) realise(ctx context.Context, e overlay.LocalEndpoint, n overlay.
 		return "", apiErr(api.Invalid, "%v", err)
 	}
 	kick(a.watchKick)
+	kick(a.catalogKick)
 	kick(a.publishKick) // the record is written while the data path is built
 	a.awaitWatch(ctx, n.Name)
 	pctx, cancel := context.WithTimeout(ctx, passWait)
@@ -374,6 +378,9 @@ func (a *Agent) Detach(ctx context.Context, ref string) error {
 
 func (a *Agent) detach(ctx context.Context, e overlay.LocalEndpoint) error {
 	a.mu.Lock()
+	if now, ok := a.state.Endpoints[e.ID]; ok {
+		e = now // its health may have changed
+	}
 	e.Leaving = true
 	a.state.Endpoints[e.ID] = e
 	err := a.saveLocked()
@@ -383,6 +390,7 @@ func (a *Agent) detach(ctx context.Context, e overlay.LocalEndpoint) error {
 		return err
 	}
 	kick(a.publishKick)
+	kick(a.catalogKick)
 	if err := a.takeDown(ctx, e); err != nil {
 		return fmt.Errorf("detach endpoint %s: %w", e.ID, err)
 	}
@@ -443,6 +451,10 @@ func (a *Agent) SetProcess(ctx context.Context, ref string, p api.Process) error
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	e, ok := a.state.Endpoints[e.ID]
+	if !ok {
+		return apiErr(api.NotFound, "endpoint %q is not on this node any more", ref)
+	}
 	e.PID, e.PIDStart = p.PID, start
 	a.state.Endpoints[e.ID] = e
 	return a.saveLocked()

@@ -80,7 +80,7 @@ func (a *Agent) endpoint(set overlay.EndpointSet, e overlay.Endpoint) api.Endpoi
 
 func describeEndpoint(e overlay.Endpoint, network, node, state string) api.Endpoint {
 	d := api.Endpoint{ID: e.ID, Name: e.Name, Network: network, Node: node, Address: e.Address, MAC: e.MAC.String(),
-		Services: e.Services, State: state}
+		Services: e.Services, Aliases: e.Aliases, Ports: e.Ports, Health: string(e.Health), State: state}
 	if len(e.Services) > 0 {
 		d.Service = e.Services[0]
 	}
@@ -96,7 +96,7 @@ func (a *Agent) localEndpoint(l overlay.LocalEndpoint) api.Endpoint {
 		state = "pending"
 	}
 	d := describeEndpoint(l.Endpoint, l.Network, a.opt.Config.NodeName, state)
-	d.Local, d.NetNS, d.PID = true, netns.Path(l.NetNS), l.PID
+	d.Local, d.NetNS, d.PID, d.Search = true, netns.Path(l.NetNS), l.PID, a.searchDomain(l.Network)
 	if s := a.snap.Load(); s != nil {
 		if n, ok := s.NetworkByID(l.NetworkID); ok {
 			d.DNS = append(d.DNS, n.Gateway)
@@ -344,6 +344,9 @@ func (a *Agent) Leave(ctx context.Context, spec api.LeaveSpec) error {
 	if joined {
 		if _, err := a.freeLeases(ctx, a.opt.Config.NodeName); err != nil {
 			a.log.Warn("leases of this node are not all freed: another node frees them with `weft node rm`", "err", err)
+		}
+		if err := a.clearCatalog(ctx); err != nil {
+			a.log.Warn("services not all taken out of Consul's catalog: it removes them itself in half an hour", "err", err)
 		}
 		if err := a.consul.DeregisterAgent(ctx, a.opt.Config.NodeName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			a.log.Warn("service not deregistered", "err", err)

@@ -31,6 +31,7 @@ type Config struct {
 	Networks  Networks
 	Endpoints Endpoints
 	Processes Processes
+	Names     Names
 	Nodes     Nodes
 	System    System
 }
@@ -50,7 +51,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("make api server: no socket path")
 	case cfg.Log == nil:
 		return nil, errors.New("make api server: no logger")
-	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Processes == nil, cfg.Nodes == nil, cfg.System == nil:
+	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Processes == nil, cfg.Names == nil, cfg.Nodes == nil, cfg.System == nil:
 		return nil, errors.New("make api server: a backend is missing")
 	}
 	return &Server{cfg: cfg, owner: uint32(os.Geteuid()), ready: make(chan struct{})}, nil

@@ -21,6 +21,8 @@ type LocalEndpoint struct {
 	PIDStart uint64 `json:"pidStart,omitempty"`
 	// BootID is the kernel's boot id at attach: an endpoint does not survive a reboot.
 	BootID string `json:"bootId"`
+	// Check is its health check; the zero value is none.
+	Check Check `json:"check,omitzero"`
 	// Leaving marks an endpoint that is being detached.
 	Leaving bool `json:"leaving,omitempty"`
 }
