@@ -1,0 +1,504 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/pkg/api"
+	"weft/pkg/lab"
+)
+
+// nameWatch asks for names from an endpoint until stop.
+type nameWatch struct {
+	w    *world
+	r    *running
+	file string
+}
+
+// file makes a file that the hosts see too, for a tool to wait on.
+func (w *world) file(name string) string {
+	w.t.Helper()
+	path := filepath.Join(w.t.TempDir(), name)
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
+
+func (w *world) remove(path string) {
+	w.t.Helper()
+	if err := os.Remove(path); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) watchNames(host, endpoint string, server api.Attachment, interval time.Duration, names ...string) *nameWatch {
+	w.t.Helper()
+	n := &nameWatch{w: w, file: w.file("names-" + host)}
+	args := append([]string{"names", server.Gateway.String() + ":53", interval.String(), n.file}, names...)
+	n.r = w.start(host, in(endpoint, tool(args...)))
+	time.Sleep(300 * time.Millisecond) // it has asked for each name
+	return n
+}
+
+func (n *nameWatch) stop() []change {
+	n.w.t.Helper()
+	n.w.remove(n.file)
+	var out []change
+	n.r.result(&out)
+	return out
+}
+
+// when is the first moment after from at which name had exactly these addresses.
+func when(all []change, from time.Time, name string, addrs ...string) (time.Duration, bool) {
+	slices.Sort(addrs)
+	for _, c := range all {
+		if c.Name == name && slices.Equal(c.Addrs, addrs) && c.At.After(from) {
+			return c.At.Sub(from), true
+		}
+	}
+	return 0, false
+}
+
+func p95(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[(len(d)*95+99)/100-1]
+}
+
+// TestNamesFollow: a name is there on the other host within 100 ms of its attach (p95), and goes with its detach.
+func TestNamesFollow(t *testing.T) {
+	w := sharedWorld(t)
+	n := w.network("follow", "--encrypted")
+	asker := w.endpoint("n2", n.Name, "asker")
+	const count = 20
+	var names []string
+	for i := range count {
+		names = append(names, fmt.Sprintf("s%d.follow.weft", i))
+	}
+	watch := w.watchNames("n2", "asker", asker, 2*time.Millisecond, names...)
+	var attached, detached []time.Time
+	var addrs []string
+	for i, name := range names {
+		service, _, _ := strings.Cut(name, ".")
+		a := w.endpoint("n1", n.Name, fmt.Sprintf("e%d", i), "--service", service)
+		attached, addrs = append(attached, time.Now()), append(addrs, a.Address.Addr().String())
+	}
+	for i := range names {
+		w.weft("n1", "detach", fmt.Sprintf("e%d", i))
+		detached = append(detached, time.Now())
+	}
+	time.Sleep(time.Second)
+	all := watch.stop()
+	var appear, vanish []time.Duration
+	for i, name := range names {
+		// The name may be there before the command has ended.
+		d, ok := when(all, attached[i].Add(-5*time.Second), name, addrs[i])
+		if !ok {
+			t.Errorf("name %s was never answered with %s: %v", name, addrs[i], all)
+			continue
+		}
+		appear = append(appear, max(0, d-5*time.Second))
+		d, ok = when(all, detached[i].Add(-5*time.Second), name)
+		if !ok {
+			t.Errorf("name %s was still answered after its detach", name)
+			continue
+		}
+		vanish = append(vanish, max(0, d-5*time.Second))
+	}
+	if t.Failed() {
+		return
+	}
+	a, v := p95(appear), p95(vanish)
+	t.Logf("%d names: on the other host p95 %v after attach, gone p95 %v after detach (longest %v, %v)", count, a, v, appear[count-1], vanish[count-1])
+	if a > 100*time.Millisecond {
+		t.Errorf("names appear %v after the attach (p95), want at most 100 ms", a)
+	}
+	if v > time.Second {
+		t.Errorf("names vanish %v after the detach (p95), want at most 1 s", v)
+	}
+}
+
+// TestHealthKill: an instance whose program stops answering leaves the answers on the other host within its interval and
+// a second; when all fail, all are answered.
+func TestHealthKill(t *testing.T) {
+	w := sharedWorld(t)
+	n := w.network("health", "--encrypted")
+	asker := w.endpoint("n3", n.Name, "asker")
+	const interval = time.Second
+	served := map[string]string{}
+	addr := map[string]string{}
+	for host, check := range map[string]string{"n1": "tcp:8080", "n2": "http:8080/healthz"} {
+		served[host] = w.file("serve-" + host)
+		var a api.Attachment
+		args := []string{"weft", "run", n.Name, "--detach", "--name", "web-" + host, "--service", "web", "--health", check,
+			"--health-interval", interval.String(), "-o", "json", "--"}
+		w.runJSON(&a, host, append(args, tool("serve", "8080", served[host])...))
+		addr[host] = a.Address.Addr().String()
+	}
+	both := []string{addr["n1"], addr["n2"]}
+	w.eventually(5*time.Second, "both pass their checks", func() error {
+		var s api.Service
+		w.weftJSON(&s, "n3", "service", "inspect", "web", "--network", n.Name)
+		for _, i := range s.Instances {
+			if i.Health != "passing" {
+				return fmt.Errorf("%+v", i)
+			}
+		}
+		return nil
+	})
+	watch := w.watchNames("n3", "asker", asker, 5*time.Millisecond, "web")
+	killed := time.Now()
+	w.remove(served["n1"])
+	time.Sleep(interval + 1500*time.Millisecond)
+	second := time.Now()
+	w.remove(served["n2"])
+	time.Sleep(interval + 1500*time.Millisecond)
+	all := watch.stop()
+	d, ok := when(all, killed, "web", addr["n2"])
+	t.Logf("failing instance left out after %v", d)
+	if !ok || d > interval+time.Second {
+		t.Errorf("failing instance left out after %v (%v), want at most %v: %v", d, ok, interval+time.Second, all)
+	}
+	if d, ok := when(all, second, "web", slices.Clone(both)...); !ok || d > interval+time.Second {
+		t.Errorf("with all failing, all are answered after %v (%v): %v", d, ok, all)
+	}
+}
+
+func (w *world) runJSON(v any, host string, argv []string) {
+	w.t.Helper()
+	out := w.run(host, argv...)
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		w.t.Fatalf("%v prints no JSON: %v\n%s", argv, err, out)
+	}
+}
+
+// TestCheckCommand: a command runs in the endpoint's own namespace.
+func TestCheckCommand(t *testing.T) {
+	w := sharedWorld(t)
+	n := w.network("cmdcheck")
+	a := w.endpoint("n1", n.Name, "cmd", "--service", "job", "--health", "cmd:ip -4 -o addr show dev eth0 | grep -q \" $WEFT_ADDRESS/\"",
+		"--health-interval", "500ms")
+	w.eventually(3*time.Second, "the check passes", func() error {
+		var e api.Endpoint
+		w.weftJSON(&e, "n1", "endpoint", "inspect", string(a.ID))
+		if e.Health != "passing" {
+			return fmt.Errorf("health is %q", e.Health)
+		}
+		return nil
+	})
+}
+
+// TestDrain: names go first, the endpoint a TTL later; with --keep it stays.
+func TestDrain(t *testing.T) {
+	w := sharedWorld(t)
+	n := w.network("drain", "--encrypted")
+	asker := w.endpoint("n2", n.Name, "asker")
+	a := w.endpoint("n1", n.Name, "leaver", "--service", "web")
+	b := w.endpoint("n1", n.Name, "stayer", "--service", "web")
+	watch := w.watchNames("n2", "asker", asker, 5*time.Millisecond, "web", "leaver.drain")
+	start := time.Now()
+	w.weft("n1", "drain", "leaver")
+	took := time.Since(start)
+	all := watch.stop()
+	if took < 5*time.Second {
+		t.Errorf("the endpoint was detached after %v, before the TTL of its names was over", took)
+	}
+	if d, ok := when(all, start, "web", b.Address.Addr().String()); !ok || d > time.Second {
+		t.Errorf("its service's name lost it after %v (%v): %v", d, ok, all)
+	}
+	if d, ok := when(all, start, "leaver.drain"); !ok || d > time.Second {
+		t.Errorf("its own name went after %v (%v): %v", d, ok, all)
+	}
+	if out := w.weft("n1", "endpoint", "ls"); strings.Contains(out, string(a.ID)) {
+		t.Errorf("still there:\n%s", out)
+	}
+	w.weft("n1", "drain", "stayer", "--keep")
+	var e api.Endpoint
+	w.weftJSON(&e, "n1", "endpoint", "inspect", "stayer")
+	if e.Health != "draining" || e.State != "up" {
+		t.Errorf("a kept endpoint is %+v", e)
+	}
+}
+
+// TestCatalog: services stand in Consul's catalog while their endpoint does, and what an agent left behind is cleaned.
+func TestCatalog(t *testing.T) {
+	w := sharedWorld(t)
+	n := w.network("catalog")
+	a := w.endpoint("n1", n.Name, "cat-1", "--service", "cat", "--port", "http=8080")
+	dig := func() string {
+		out, err := w.try("n2", "consul", "catalog", "nodes", "-service", "weft-cat")
+		if err != nil {
+			return err.Error()
+		}
+		return out
+	}
+	there := func(want bool) func() error {
+		return func() error {
+			if out := dig(); strings.Contains(out, "n1") != want {
+				return fmt.Errorf("the catalog says %q", out)
+			}
+			return nil
+		}
+	}
+	w.eventually(5*time.Second, "weft-cat in the catalog", there(true))
+	if out := askA2(w, "n2", "weft-cat.service.consul"); !strings.Contains(out, a.Address.Addr().String()) {
+		t.Errorf("Consul's names through weft: %s", out)
+	}
+	// The agent dies, the endpoint with it, and nobody else may clean up but the next agent.
+	if err := w.StopAgent(context.Background(), "n1", unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	e := w.pidsOf("n1", "sleep")
+	for _, pid := range e {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	w.startAgent("n1")
+	w.eventually(10*time.Second, "weft-cat gone from the catalog", there(false))
+}
+
+// askA2 is what a host's weft says about a name as its own listener or network "catalog" is asked.
+func askA2(w *world, host, name string) string {
+	out, err := w.try(host, "weft", "dns", "query", name, "--network", "catalog")
+	if err != nil {
+		return err.Error()
+	}
+	return out
+}
+
+// pidsOf lists the processes of a host whose command is name.
+func (w *world) pidsOf(host, name string) (out []int) {
+	w.t.Helper()
+	pids, err := w.Pids(host)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, pid := range pids {
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err == nil && strings.TrimSpace(string(comm)) == name {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// TestHostDies: the endpoints of a host that dies leave the answers within 10 s; the data path of the others stays, and
+// names resolve all the time, also while Consul is down.
+func TestHostDies(t *testing.T) {
+	w := ownWorld(t, lab.Options{Nodes: 3})
+	n := w.network("die", "--encrypted")
+	asker := w.endpoint("n1", n.Name, "asker")
+	a := w.endpoint("n2", n.Name, "web-2", "--service", "web").Address.Addr().String()
+	b := w.endpoint("n3", n.Name, "web-3", "--service", "web").Address.Addr().String()
+	w.eventually(3*time.Second, "both names on n1", func() error {
+		if out := w.weft("n1", "dns", "query", "web", "--network", n.Name); !strings.Contains(out, a) || !strings.Contains(out, b) {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	watch := w.watchNames("n1", "asker", asker, 10*time.Millisecond, "web.die", "web-2.die")
+	// Consul away: nothing changes.
+	if err := w.StopConsul(context.Background(), "consul", unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * time.Second)
+	back := time.Now()
+	if err := w.StartConsul(context.Background(), "consul"); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(20*time.Second, "Consul is back", func() error {
+		if st := w.status("n1"); !st.Consul.OK {
+			return fmt.Errorf("%s", st.Consul.Error)
+		}
+		return nil
+	})
+	time.Sleep(3 * time.Second)
+	host, err := w.Host("n2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	died := time.Now()
+	if err := unix.Kill(host.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(11 * time.Second)
+	all := watch.stop()
+	for _, c := range all[2:] { // the first are what the names were at the beginning
+		if c.At.Before(died) {
+			t.Errorf("while Consul was down or came back (%v): %v", c.At.Sub(back), c)
+		}
+	}
+	d, ok := when(all, died, "web.die", b)
+	t.Logf("dead host left out after %v", d)
+	if !ok || d > 10*time.Second {
+		t.Errorf("dead host left out after %v (%v), want at most 10 s: %v", d, ok, all)
+	}
+	if d, ok := when(all, died, "web-2.die"); !ok || d > 10*time.Second {
+		t.Errorf("its endpoint's own name went after %v (%v)", d, ok)
+	}
+}
+
+// TestPartitionNames: names that change on both sides of a partition are the same everywhere soon after it heals, and
+// stay so.
+func TestPartitionNames(t *testing.T) {
+	w := ownWorld(t, lab.Options{Nodes: 3})
+	n := w.network("part", "--encrypted")
+	asker1 := w.endpoint("n1", n.Name, "asker1")
+	asker2 := w.endpoint("n2", n.Name, "asker2")
+	w.endpoint("n1", n.Name, "old-1", "--service", "old")
+	w.endpoint("n2", n.Name, "old-2", "--service", "old")
+	time.Sleep(time.Second)
+	names := []string{"old.part.weft", "new.part.weft"}
+	w1 := w.watchNames("n1", "asker1", asker1, 10*time.Millisecond, names...)
+	w2 := w.watchNames("n2", "asker2", asker2, 10*time.Millisecond, names...)
+	others := []string{"n1", "n3", "consul"}
+	for _, o := range others {
+		if err := w.Partition("n2", o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(5 * time.Second)
+	w.weft("n1", "detach", "old-1")
+	x := w.endpoint("n1", n.Name, "new-1", "--service", "new").Address.Addr().String()
+	w.weft("n2", "detach", "old-2")
+	y := w.endpoint("n2", n.Name, "new-2", "--service", "new").Address.Addr().String()
+	time.Sleep(25 * time.Second)
+	healed := time.Now()
+	for _, o := range others {
+		if err := w.Heal("n2", o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// How long Consul itself needs decides the rest: its agent on n2 answers when it has its server again.
+	var consulBack time.Duration
+	w.eventually(90*time.Second, "Consul answers on n2", func() error {
+		_, err := w.try("n2", "consul", "kv", "get", "weft/cluster")
+		consulBack = time.Since(healed)
+		return err
+	})
+	time.Sleep(8 * time.Second)
+	one, two := w1.stop(), w2.stop()
+	for side, all := range map[string][]change{"n1": one, "n2": two} {
+		d, ok := when(all, healed, names[1], x, y)
+		g, gone := when(all, healed.Add(-time.Minute), names[0])
+		t.Logf("%s: Consul back %v after the heal; both new names after %v, old names gone after %v", side, consulBack, d, g-time.Minute)
+		if !ok || !gone {
+			t.Errorf("%s does not agree: %v", side, all)
+			continue
+		}
+		if late := max(d, g-time.Minute) - max(consulBack, 0); late > 2*time.Second {
+			t.Errorf("%s agrees %v after Consul is back, want at most 2 s: %v", side, late, all)
+		}
+		last := map[string][]string{}
+		for _, c := range all {
+			last[c.Name] = c.Addrs
+		}
+		want := []string{x, y}
+		slices.Sort(want)
+		if !slices.Equal(last[names[1]], want) || len(last[names[0]]) != 0 {
+			t.Errorf("%s does not stay so: %v", side, last)
+		}
+	}
+}
+
+// TestResolvers runs the resolvers that programs use against weft.
+func TestResolvers(t *testing.T) {
+	w := sharedWorld(t)
+	n := w.network("resolvers", "--encrypted")
+	a := w.endpoint("n1", n.Name, "api-1", "--service", "api", "--port", "http=8080").Address.Addr().String()
+	w.endpoint("n2", n.Name, "client")
+	w.eventually(2*time.Second, "the name on n2", func() error {
+		if out := w.weft("n2", "dns", "query", "api", "--network", n.Name); !strings.Contains(out, a) {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	have := func(t *testing.T, program string) string {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			t.Skipf("needs %s", program)
+		}
+		return path
+	}
+	musl := sync.OnceValues(func() (string, error) { return buildMusl(t.TempDir()) })
+	for _, tc := range []struct {
+		name string
+		argv func(t *testing.T, name string) []string
+	}{
+		{"glibc getent", func(t *testing.T, name string) []string { return []string{have(t, "getent"), "ahostsv4", name} }},
+		{"dig", func(t *testing.T, name string) []string { return []string{have(t, "dig"), "+short", "+search", name} }},
+		{"dig over TCP", func(t *testing.T, name string) []string {
+			return []string{have(t, "dig"), "+tcp", "+short", "+search", name}
+		}},
+		{"dig 0x20 and cookies", func(t *testing.T, name string) []string {
+			return []string{have(t, "dig"), "+cookie", "+short", "+search", strings.ToUpper(name)}
+		}},
+		{"Go", func(_ *testing.T, name string) []string { return tool("lookup", name) }},
+		{"musl", func(t *testing.T, name string) []string {
+			have(t, "musl-gcc")
+			bin, err := musl()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return []string{bin, name}
+		}},
+		{"Node getaddrinfo", func(t *testing.T, name string) []string {
+			return []string{have(t, "node"), "-e", "require('dns').lookup(process.argv[1],{family:4},(e,a)=>{if(e)throw e;console.log(a)})", name}
+		}},
+		{"Node c-ares", func(t *testing.T, name string) []string {
+			return []string{have(t, "node"), "-e", "require('dns').resolve4(process.argv[1]+(process.argv[1].includes('.')?'':'.resolvers.weft'),(e,a)=>{if(e)throw e;console.log(a.join())})", name}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, name := range []string{"api", "api.resolvers", "api.resolvers.weft", "tasks.api", "api-1"} {
+				if out, err := w.try("n2", in("client", tc.argv(t, name))...); err != nil || !strings.Contains(out, a) {
+					t.Errorf("%s is %q, %v; want %s", name, out, err, a)
+				}
+			}
+			if tc.name != "Node c-ares" {
+				if out, _ := w.try("n2", in("client", tc.argv(t, "nope.resolvers.weft"))...); strings.Contains(out, "10.") {
+					t.Errorf("a name that does not exist is %q", out)
+				}
+			}
+		})
+	}
+	t.Run("host", func(t *testing.T) { // n3 has no endpoint on the network
+		if out := w.run("n3", have(t, "dig"), "+short", "@127.0.0.1", "-p", "8653", "api.resolvers.weft"); !strings.Contains(out, a) {
+			t.Errorf("asked on the host of n3: %q", out)
+		}
+	})
+}
+
+// buildMusl makes a program that asks musl's resolver.
+func buildMusl(dir string) (string, error) {
+	src := filepath.Join(dir, "lookup.c")
+	code := `#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <netinet/in.h>
+int main(int c, char **v) {
+	struct addrinfo hint = {.ai_family = AF_INET}, *r;
+	int e = getaddrinfo(v[1], 0, &hint, &r);
+	if (e) { puts(gai_strerror(e)); return 1; }
+	for (; r; r = r->ai_next) puts(inet_ntoa(((struct sockaddr_in *)r->ai_addr)->sin_addr));
+}
+`
+	if err := os.WriteFile(src, []byte(code), 0o644); err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "lookup")
+	if out, err := exec.Command("musl-gcc", "-static", "-o", bin, src).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("musl-gcc: %w: %s", err, out)
+	}
+	return bin, nil
+}
