@@ -70,6 +70,9 @@ type Agent struct {
 	watchKick   chan struct{}
 	saveKick    chan struct{}
 
+	// consulAway says that Consul's local agent answers, but not its servers.
+	consulAway atomic.Bool
+
 	snap atomic.Pointer[overlay.Snapshot]
 	cfg  atomic.Pointer[config.Config]
 
@@ -86,6 +89,8 @@ type Agent struct {
 	hostAsked map[string]time.Time
 	// dead are the nodes that are left out of the names; replaced, never changed.
 	dead map[string]bool
+	// suspects are the nodes whose host Consul's gossip finds dead; replaced, never changed.
+	suspects map[string]bool
 	// failing are the services that pass no check, as last logged.
 	failing []string
 	// checkOutput is what each endpoint's check said last.
@@ -251,6 +256,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("health", a.runChecks)
 	task("catalog", a.catalogLoop)
 	task("dead nodes", a.watchDead)
+	task("rejoin", a.rejoin)
+	task("exchange", a.exchange)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -29,8 +29,6 @@ const (
 
 // watchDead keeps the set of dead nodes.
 func (a *Agent) watchDead(ctx context.Context) error {
-	var mu sync.Mutex
-	suspects := map[string]bool{}
 	news := make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -47,9 +45,9 @@ func (a *Agent) watchDead(ctx context.Context) error {
 					next[node] = true
 				}
 			}
-			mu.Lock()
-			suspects = next
-			mu.Unlock()
+			a.mu.Lock()
+			a.suspects = next
+			a.mu.Unlock()
 			kick(news)
 		}, nil)
 		if err != nil && ctx.Err() == nil {
@@ -63,9 +61,9 @@ func (a *Agent) watchDead(ctx context.Context) error {
 		case <-news:
 		case <-time.After(deadEvery):
 		}
-		mu.Lock()
-		now := slices.Sorted(maps.Keys(suspects))
-		mu.Unlock()
+		a.mu.Lock()
+		now := slices.Sorted(maps.Keys(a.suspects))
+		a.mu.Unlock()
 		a.setDead(a.silent(ctx, now))
 	}
 }

@@ -100,7 +100,7 @@ func (ls *listeners) syncHost(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ls.host = ls.serve(ctx, dns.Listen{Packets: packets, Stream: stream})
+	ls.host = ls.serve(ctx, dns.Listen{Packets: packets, Stream: stream}, nil)
 	return nil
 }
 
@@ -112,23 +112,37 @@ func (ls *listeners) listen(ctx context.Context, n overlay.Network) (*listener, 
 	}
 	lst := dns.Listen{Network: n.Name, Forward: !n.Internal}
 	address := net.JoinHostPort(n.Gateway.String(), strconv.Itoa(53))
+	var records net.Listener
 	err = netns.Do(ns, func() (err error) {
-		lst.Packets, lst.Stream, err = dns.Open(ctx, address, runtime.GOMAXPROCS(0))
-		return err
+		if lst.Packets, lst.Stream, err = dns.Open(ctx, address, runtime.GOMAXPROCS(0)); err != nil || !exists("/proc/sys/net/ipv6") {
+			return err
+		}
+		var lc net.ListenConfig
+		if records, err = lc.Listen(ctx, "tcp6", fmt.Sprintf("[::]:%d", exchangePort)); err != nil {
+			ls.agent.log.Warn("other nodes cannot ask this one for its record", "network", n.Name, "err", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s in %s: %w", address, ns, err)
 	}
-	l := ls.serve(ctx, lst)
+	l := ls.serve(ctx, lst, records)
 	l.inode, l.gateway, l.internal = inode, n.Gateway, n.Internal
 	return l, nil
 }
 
-func (ls *listeners) serve(ctx context.Context, lst dns.Listen) *listener {
+// serve answers names on lst and, unless nil, gives this node's record on records.
+func (ls *listeners) serve(ctx context.Context, lst dns.Listen, records net.Listener) *listener {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &listener{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		if records != nil {
+			wg.Go(func() { ls.agent.serveRecords(ctx, lst.Network, records) })
+		}
 		if err := ls.agent.dns.Serve(ctx, lst); err != nil {
 			ls.agent.log.Warn("name server ended", "network", lst.Network, "err", err)
 			ls.agent.loop.Kick()
