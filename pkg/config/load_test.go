@@ -24,10 +24,10 @@ func TestDefaults(t *testing.T) {
 		PoolSize:  24,
 		VTEPPool:  netip.MustParsePrefix("100.64.0.0/16"),
 		IPAM:      IPAM{Quarantine: time.Minute},
-		DNS:       DNS{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")}, Domain: "weft",
+		DNS: DNS{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")}, Domain: "weft",
 			Listen: netip.MustParseAddrPort("127.0.0.1:8653"), Consul: netip.MustParseAddrPort("127.0.0.1:8600"), Prefer: PreferAny},
-		Consul:    Consul{Address: "127.0.0.1:8500", Prefix: "weft", CatalogPrefix: "weft-", Binary: "consul"},
-		Log:       Log{Level: slog.LevelInfo, Format: FormatText},
+		Consul: Consul{Address: "127.0.0.1:8500", Prefix: "weft", CatalogPrefix: "weft-", Binary: "consul"},
+		Log:    Log{Level: slog.LevelInfo, Format: FormatText},
 	}, l.Config)
 	diff(t, []string(nil), l.Files)
 	diff(t, []string(nil), l.Warnings)
