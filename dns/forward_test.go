@@ -63,7 +63,7 @@ func TestForward(t *testing.T) {
 		{Case: Case{Name: "none", Rcode: dns.RcodeServerFailure}},
 		{Case: Case{Name: "another question's answer goes on", Answer: []string{orgA}},
 			servers: []server{{other, false, 1, 0}, {good, false, 1, 0}}},
-		{Case: Case{Name: "case is given back", Qname: "eXample.ORG.", Answer: []string{orgA}}, servers: []server{{lower, false, 1, 0}}},
+		{Case: Case{Name: "case is given back", Qname: "eXample.ORG.", Answer: []string{"eXample.ORG. 60 IN A 198.51.100.1"}}, servers: []server{{lower, false, 1, 0}}},
 		{Case: Case{Name: "truncated is asked over TCP", Answer: many("example.org.", 60)[:30]},
 			servers: []server{{truncated, false, 1, 1}}, truncated: true},
 		{Case: Case{Name: "truncated, TCP does not answer", Answer: []string{orgA}},

@@ -223,6 +223,7 @@ func sockets(t *testing.T) (net.PacketConn, net.Listener) {
 func says(rcode int, records ...string) func(*dns.Msg, bool) *dns.Msg {
 	return func(q *dns.Msg, _ bool) *dns.Msg {
 		m := new(dns.Msg).SetRcode(q, rcode)
+		m.Compress = true
 		m.RecursionAvailable = true
 		for _, r := range records {
 			rr, err := dns.NewRR(r)

@@ -296,7 +296,15 @@ func (w *world) pidsOf(host, name string) (out []int) {
 // names resolve all the time, also while Consul is down.
 func TestHostDies(t *testing.T) {
 	w := ownWorld(t, lab.Options{Nodes: 3})
-	n := w.network("die", "--encrypted")
+	w.weft("n1", "network", "create", "die", "--encrypted") // with a dead host it cannot be taken down tidily
+	var n api.Network
+	w.weftJSON(&n, "n1", "network", "inspect", "die")
+	for _, host := range w.Nodes() {
+		w.eventually(5*time.Second, "network known on "+host, func() error {
+			_, err := w.try(host, "weft", "network", "inspect", "die")
+			return err
+		})
+	}
 	asker := w.endpoint("n1", n.Name, "asker")
 	a := w.endpoint("n2", n.Name, "web-2", "--service", "web").Address.Addr().String()
 	b := w.endpoint("n3", n.Name, "web-3", "--service", "web").Address.Addr().String()
