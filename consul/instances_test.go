@@ -47,3 +47,14 @@ func TestInstances(t *testing.T) {
 		t.Errorf("after the removal: %v, %v", ids, err)
 	}
 }
+
+// A Consul agent that knows nobody else has nobody to rejoin; it counts itself among the servers.
+func TestRejoinAlone(t *testing.T) {
+	_, c := dev(t)
+	if err := c.Rejoin(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Rejoin = %v", err)
+	}
+	if n, err := c.AliveServers(t.Context()); n != 1 || err != nil {
+		t.Errorf("AliveServers = %d, %v", n, err)
+	}
+}

@@ -57,17 +57,17 @@ var batches = sync.Pool{New: func() any {
 
 // serveUDP answers one socket until it is closed.
 func (s *Server) serveUDP(ctx context.Context, l *Listen, pc net.PacketConn) error {
-	sc, ok := pc.(syscall.Conn)
+	udp, ok := pc.(*net.UDPConn)
 	if !ok {
-		return fmt.Errorf("%T is not a socket", pc)
+		return fmt.Errorf("%T is not a UDP socket", pc)
 	}
-	raw, err := sc.SyscallConn()
+	raw, err := udp.SyscallConn()
 	if err != nil {
 		return err
 	}
 	w := s.newWorker(l)
 	defer w.close()
-	u := udpServer{w: w, raw: raw, pc: pc.(*net.UDPConn)}
+	u := udpServer{w: w, raw: raw, pc: udp}
 	defer u.asking.Wait()
 	for {
 		b, err := u.receive()

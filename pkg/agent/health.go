@@ -27,6 +27,7 @@ const (
 	checkConfirm = 200 * time.Millisecond
 	checkRise    = 2
 	checksEvery  = 100 * time.Millisecond // how often new endpoints are looked for
+	checkStart   = 10 * time.Second       // so long one that has not passed yet is tried every checkConfirm
 )
 
 // runChecks runs the health checks of this node's endpoints.
@@ -67,7 +68,8 @@ func (a *Agent) runCheck(ctx context.Context, e overlay.LocalEndpoint) {
 	if state == "" {
 		state = overlay.HealthStarting
 	}
-	next := time.Now()
+	begin := time.Now()
+	next := begin
 	for ctx.Err() == nil {
 		err := tryCheck(ctx, e)
 		if err != nil && state == overlay.HealthPassing && wait(ctx, checkConfirm) {
@@ -102,7 +104,7 @@ func (a *Agent) runCheck(ctx context.Context, e overlay.LocalEndpoint) {
 			next = time.Now()
 		}
 		pause := time.Until(next)
-		if state == overlay.HealthStarting { // what has just started should be found well soon
+		if state == overlay.HealthStarting && time.Since(begin) < checkStart { // what has just started should be found well soon
 			pause, next = min(pause, checkConfirm), time.Now()
 		}
 		if !wait(ctx, pause) {

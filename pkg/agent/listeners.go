@@ -16,6 +16,9 @@ import (
 	"weft/pkg/reconcile"
 )
 
+// maxSockets bounds the UDP sockets of one network: one for each core, but a host with many cores has many networks too.
+const maxSockets = 16
+
 // listeners keeps the DNS sockets: on gateway:53 in the namespace of each network that has endpoints here, and one pair
 // on the host. Sockets belong to the namespace they were opened in, so serving needs no thread there.
 type listeners struct {
@@ -114,7 +117,7 @@ func (ls *listeners) listen(ctx context.Context, n overlay.Network) (*listener, 
 	address := net.JoinHostPort(n.Gateway.String(), strconv.Itoa(53))
 	var records net.Listener
 	err = netns.Do(ns, func() (err error) {
-		if lst.Packets, lst.Stream, err = dns.Open(ctx, address, runtime.GOMAXPROCS(0)); err != nil || !exists("/proc/sys/net/ipv6") {
+		if lst.Packets, lst.Stream, err = dns.Open(ctx, address, min(runtime.GOMAXPROCS(0), maxSockets)); err != nil || !exists("/proc/sys/net/ipv6") {
 			return err
 		}
 		var lc net.ListenConfig
