@@ -12,6 +12,9 @@ import (
 const (
 	rejoinEvery = 500 * time.Millisecond
 	rejoinFor   = 4 * time.Second // one attempt; a new one starts meanwhile, for a lost SYN is repeated ever more slowly
+	// after rejoinBrisk of vain attempts they come every rejoinSlow: names do not wait for Consul (see exchange.go).
+	rejoinBrisk = 2 * time.Minute
+	rejoinSlow  = 5 * time.Second
 )
 
 // rejoin lets Consul find itself again soon: while its local agent answers but has no server, it is asked to join the
@@ -20,9 +23,16 @@ func (a *Agent) rejoin(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	denied := make(chan struct{}, 1)
-	for wait(ctx, rejoinEvery) {
+	pause := rejoinEvery
+	since := time.Now()
+	for wait(ctx, pause) {
+		pause = rejoinEvery
 		if !a.consulAway.Load() {
+			since = time.Now()
 			continue
+		}
+		if time.Since(since) > rejoinBrisk {
+			pause = rejoinSlow
 		}
 		select {
 		case <-denied:
