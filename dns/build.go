@@ -2,7 +2,6 @@ package dns
 
 import (
 	"bytes"
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -14,10 +13,6 @@ import (
 
 // TTL of all answers, in seconds: how long a client may use an address that is gone.
 const TTL = 5
-
-// ZoneLabel is how the labels of a network begin that send a zone to servers of its own:
-// dns.zone/corp.example.org = "192.0.2.53,192.0.2.54:5353".
-const ZoneLabel = "dns.zone/"
 
 // Input is what a view is made from.
 type Input struct {
@@ -294,18 +289,6 @@ func (nb *netBuild) instance(n overlay.Network, node string, e overlay.Endpoint,
 	return i
 }
 
-// packAddr packs an address record whose owner is the question.
-func packAddr(a netip.Addr) []byte {
-	typ := uint16(typeAAAA)
-	if a.Is4() {
-		typ = typeA
-	}
-	raw := a.AsSlice()
-	b := be.AppendUint16([]byte{0xc0, headerLen}, typ)
-	b = be.AppendUint32(be.AppendUint16(b, classIN), TTL)
-	return append(be.AppendUint16(b, uint16(len(raw))), raw...)
-}
-
 func (nb *netBuild) put(i *instance) {
 	for _, name := range i.names {
 		nb.names[name] = append(nb.names[name], i)
@@ -348,12 +331,6 @@ func (nb *netBuild) drop(i *instance) {
 	}
 	delete(nb.addrs, i.addr)
 	nb.reverse(i.addr, nil)
-}
-
-func packPTR(target []byte) []byte {
-	b := be.AppendUint16([]byte{0xc0, headerLen}, typePTR)
-	b = be.AppendUint32(be.AppendUint16(b, classIN), TTL)
-	return append(be.AppendUint16(b, uint16(len(target))), target...)
 }
 
 func (nb *netBuild) reverse(a netip.Addr, ptr []byte) {
@@ -399,70 +376,6 @@ func (nb *netBuild) rebuild(name string) {
 	}
 }
 
-// newEntry packs the records of a name: of the instances that pass their check, or of all when none does: an answer
-// that may work is better than none. failing says that it was so.
-func newEntry(name string, all []*instance) (e *entry, failing bool) {
-	// Order must not depend on the order of events: the same cluster gives the same view.
-	all = slices.Clone(all)
-	slices.SortFunc(all, func(x, y *instance) int {
-		return cmp.Or(cmp.Compare(x.group, y.group), x.addr.Compare(y.addr), cmp.Compare(x.id, y.id))
-	})
-	e = &entry{instances: all}
-	use := slices.DeleteFunc(slices.Clone(all), func(i *instance) bool { return !i.health.Answered() })
-	if len(use) == 0 {
-		use = all
-		failing = slices.ContainsFunc(all, func(i *instance) bool { return i.health == overlay.HealthFailing })
-	}
-	if port := use[0].ports[name]; port != 0 {
-		for _, i := range use {
-			e.srv = append(e.srv, packSRV(i, i.ports[name]))
-		}
-		return e, failing
-	}
-	var last *instance
-	for _, i := range use {
-		if last != nil && last.addr == i.addr {
-			continue
-		}
-		last = i
-		if i.addr.Is4() {
-			e.a.add(i.a, i.group)
-		} else {
-			e.aaaa.add(i.a, i.group)
-		}
-	}
-	e.a.groups, e.aaaa.groups = sizes(e.a.groups), sizes(e.aaaa.groups)
-	return e, failing
-}
-
-// add appends a record; until sizes is called, groups holds each record's group.
-func (r *rrset) add(packed []byte, group int) {
-	r.packed = append(r.packed, packed...)
-	r.groups = append(r.groups, group)
-}
-
-// sizes turns each record's group into the sizes of all groups but the last.
-func sizes(groups []int) (out []int) {
-	n := 0
-	for i, g := range groups {
-		if i > 0 && g != groups[i-1] {
-			out = append(out, n)
-			n = 0
-		}
-		n++
-	}
-	return out
-}
-
-// packSRV packs one SRV record (RFC 2782). Its priority is the instance's group: the nearest first.
-func packSRV(i *instance, port uint16) service {
-	b := be.AppendUint16([]byte{0xc0, headerLen}, typeSRV)
-	b = be.AppendUint32(be.AppendUint16(b, classIN), TTL)
-	b = be.AppendUint16(b, uint16(6+len(i.target)))
-	b = be.AppendUint16(be.AppendUint16(be.AppendUint16(b, uint16(max(i.group, 1))), 1), port)
-	return service{packed: append(b, i.target...), extra: i.a[2:], group: i.group}
-}
-
 // out lists the endpoints that are attached but not answered.
 func (nb *netBuild) out() (out []*instance) {
 	for _, node := range slices.Sorted(maps.Keys(nb.sets)) {
@@ -485,35 +398,4 @@ func leftOut(n overlay.Network, node string, e overlay.Endpoint, dead bool) *ins
 		}
 	}
 	return i
-}
-
-// conditionals reads a network's labels; what cannot be read is left out (it was checked when the network was made).
-func conditionals(n overlay.Network) (out []conditional) {
-	for _, key := range slices.Sorted(maps.Keys(n.Labels)) {
-		name, ok := strings.CutPrefix(key, ZoneLabel)
-		if !ok {
-			continue
-		}
-		suffix, ok := wireName(name)
-		c := conditional{suffix: suffix}
-		for s := range strings.SplitSeq(n.Labels[key], ",") {
-			if a, err := ParseServer(s); err == nil {
-				c.servers = append(c.servers, a)
-			}
-		}
-		if ok && len(c.servers) > 0 {
-			out = append(out, c)
-		}
-	}
-	slices.SortStableFunc(out, func(x, y conditional) int { return cmp.Compare(len(y.suffix), len(x.suffix)) })
-	return out
-}
-
-// ParseServer reads a name server's address, with port 53 when it names none.
-func ParseServer(s string) (netip.AddrPort, error) {
-	s = strings.TrimSpace(s)
-	if a, err := netip.ParseAddr(s); err == nil {
-		return netip.AddrPortFrom(a, 53), nil
-	}
-	return netip.ParseAddrPort(s)
 }

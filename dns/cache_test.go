@@ -379,3 +379,14 @@ func TestZoneLabels(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestCheckLabels(t *testing.T) {
+	for value, ok := range map[string]bool{"192.0.2.1": true, "192.0.2.1, [2001:db8::1]:5353": true, "": false, "ns.example.org": false, "192.0.2.1,": false} {
+		if err := CheckLabels(map[string]string{"a": "b", ZoneLabel + "example.org": value}); (err == nil) != ok {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+	if CheckLabels(map[string]string{ZoneLabel + "a..b": "192.0.2.1"}) == nil || CheckLabels(map[string]string{ZoneLabel: "192.0.2.1"}) == nil {
+		t.Error("a zone that is no name is taken")
+	}
+}
