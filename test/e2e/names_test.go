@@ -86,15 +86,17 @@ func TestNamesFollow(t *testing.T) {
 	for i := range count {
 		names = append(names, fmt.Sprintf("s%d.follow.weft", i))
 	}
-	watch := w.watchNames("n2", "asker", asker, 2*time.Millisecond, names...)
-	var attached, detached []time.Time
+	watch := w.watchNames("n2", "asker", asker, 10*time.Millisecond, names...)
+	var attaching, attached, detaching, detached []time.Time
 	var addrs []string
 	for i, name := range names {
 		service, _, _ := strings.Cut(name, ".")
+		attaching = append(attaching, time.Now())
 		a := w.endpoint("n1", n.Name, fmt.Sprintf("e%d", i), "--service", service)
 		attached, addrs = append(attached, time.Now()), append(addrs, a.Address.Addr().String())
 	}
 	for i := range names {
+		detaching = append(detaching, time.Now())
 		w.weft("n1", "detach", fmt.Sprintf("e%d", i))
 		detached = append(detached, time.Now())
 	}
@@ -103,18 +105,18 @@ func TestNamesFollow(t *testing.T) {
 	var appear, vanish []time.Duration
 	for i, name := range names {
 		// The name may be there before the command has ended.
-		d, ok := when(all, attached[i].Add(-5*time.Second), name, addrs[i])
+		d, ok := when(all, attaching[i], name, addrs[i])
 		if !ok {
 			t.Errorf("name %s was never answered with %s: %v", name, addrs[i], all)
 			continue
 		}
-		appear = append(appear, max(0, d-5*time.Second))
-		d, ok = when(all, detached[i].Add(-5*time.Second), name)
+		appear = append(appear, max(0, d-attached[i].Sub(attaching[i])))
+		d, ok = when(all, detaching[i], name)
 		if !ok {
 			t.Errorf("name %s was still answered after its detach", name)
 			continue
 		}
-		vanish = append(vanish, max(0, d-5*time.Second))
+		vanish = append(vanish, max(0, d-detached[i].Sub(detaching[i])))
 	}
 	if t.Failed() {
 		return
