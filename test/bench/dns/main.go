@@ -227,12 +227,13 @@ func (s *server) measure(ctx context.Context, queries, zone string, seconds int,
 			all = append(all, d)
 		}
 	}()
-	lost := ""
+	lost, said := "", false
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		key, value, _ := strings.Cut(strings.TrimSpace(lines.Text()), ":")
 		fields := strings.Fields(value)
 		switch {
 		case key == "Queries per second" && len(fields) > 0:
+			said = true
 			rate, err = strconv.ParseFloat(fields[0], 64)
 		case key == "Queries lost" && len(fields) > 0 && fields[0] != "0":
 			lost = value
@@ -246,7 +247,7 @@ func (s *server) measure(ctx context.Context, queries, zone string, seconds int,
 	if cerr := errors.Join(err, werr, <-changed); cerr != nil {
 		return 0, 0, cerr
 	}
-	if rate == 0 {
+	if !said {
 		return 0, 0, fmt.Errorf("dnsperf says nothing of %s", s.name)
 	}
 	if lost != "" {
