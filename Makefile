@@ -40,6 +40,7 @@ lint: ## gofmt, go vet, staticcheck
 bench: build consul ## figures: attach latency, memory, throughput against named peers
 	@go run ./test/bench
 	@go run ./test/bench/cni
+	@go run ./test/bench/dns
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@go run ./test/fuzz -time $(or $(FUZZTIME),30s)

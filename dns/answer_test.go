@@ -53,7 +53,7 @@ func TestAnswers(t *testing.T) {
 		{Name: "foreign", Internal: true, Qname: "www.example.net.", Rcode: dns.RcodeRefused, Foreign: true},
 		{Name: "foreign root", Internal: true, Qname: ".", Qtype: dns.TypeNS, Rcode: dns.RcodeRefused, Foreign: true},
 		{Name: "other network's name", Internal: true, Qname: "web.green.", Rcode: dns.RcodeRefused, Foreign: true},
-		{Name: "an escaped dot is not a dot", Internal: true, Qname: `web\.blue.`, Rcode: dns.RcodeNameError, Ns: []string{soaBlue}},
+		{Name: "an escaped dot is not a dot", Internal: true, Qname: `web\.blue.`, Rcode: dns.RcodeRefused, Foreign: true},
 		{Name: "network nobody knows", Network: "red", Qname: "web.red.", Rcode: dns.RcodeNameError,
 			Ns: []string{"red. 5 IN SOA ns.red. hostmaster.red. 1 60 60 60 5"}},
 	} {
@@ -81,10 +81,10 @@ func TestAnswers(t *testing.T) {
 func TestLongestMatch(t *testing.T) {
 	w := world()
 	w.Endpoints[0].Endpoints = append(w.Endpoints[0].Endpoints,
-		overlay.Endpoint{Name: "web.blue", Address: netip.MustParseAddr("10.0.0.20")},
-		overlay.Endpoint{Name: "x.db.blue", Address: netip.MustParseAddr("10.0.0.21")})
+		overlay.Endpoint{ID: "x1", Name: "web.blue", Address: netip.MustParseAddr("10.0.0.20")},
+		overlay.Endpoint{ID: "x2", Name: "x.db.blue", Address: netip.MustParseAddr("10.0.0.21")})
 	s := newServer()
-	s.SetView(Build(w))
+	s.SetView(build(w))
 	for name, want := range map[string]string{
 		"web.blue.":            "10.0.0.20", // as it is, before "web" below blue
 		"web.blue.blue.":       "10.0.0.20",
@@ -145,14 +145,14 @@ func crowd(n int) *overlay.Snapshot {
 	w.Endpoints[0].Endpoints = nil
 	for i := range n {
 		w.Endpoints[0].Endpoints = append(w.Endpoints[0].Endpoints, overlay.Endpoint{
-			Name: fmt.Sprintf("e%d", i), Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 2)}), Services: []string{"web"}})
+			ID: overlay.EndpointID(fmt.Sprintf("e%d", i)), Name: fmt.Sprintf("e%d", i), Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 2)}), Services: []string{"web"}})
 	}
 	return w
 }
 
 func TestTruncation(t *testing.T) {
 	s := newServer()
-	s.SetView(Build(crowd(250)))
+	s.SetView(build(crowd(250)))
 	for name, tc := range map[string]struct {
 		edns  uint16
 		udp   bool
@@ -188,7 +188,7 @@ func TestTruncation(t *testing.T) {
 
 func TestShuffled(t *testing.T) {
 	s := newServer()
-	s.SetView(Build(crowd(4)))
+	s.SetView(build(crowd(4)))
 	first := map[string]int{}
 	for range 400 {
 		m := s.respond(context.Background(), Listen{Network: "blue"}, query("web.", dns.TypeA), true)
@@ -201,23 +201,5 @@ func TestShuffled(t *testing.T) {
 	}
 	if len(first) != 4 {
 		t.Errorf("only %d of 4 addresses came first", len(first))
-	}
-}
-
-func TestBuild(t *testing.T) {
-	w := world()
-	dead := w.Networks["green"]
-	dead.Deleted = w.Nodes["gone"].Left
-	w.Networks["green"] = dead
-	v := Build(w)
-	if _, ok := v.networks["green"]; ok {
-		t.Error("a deleted network has names")
-	}
-	w.Endpoints[0].Endpoints[0].Services = []string{"web", "WEB"} // the same one twice
-	if got := Build(w).networks["blue"]["web"]; len(got) != 2 {
-		t.Errorf("addresses of web are %v, each should stand once", got)
-	}
-	if len(Build(nil).networks) != 0 || len(Build(&overlay.Snapshot{}).networks) != 0 {
-		t.Error("nothing has names")
 	}
 }

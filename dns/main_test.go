@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -109,9 +110,45 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // newServer answers from world and asks the given upstreams.
 func newServer(upstreams ...netip.AddrPort) *Server {
-	s := New(Config{Log: quiet(), Domain: "Weft", Upstreams: func() []netip.AddrPort { return upstreams }})
-	s.SetView(Build(world()))
+	s := New(Config{Log: quiet(), Upstreams: func() []netip.AddrPort { return upstreams }})
+	s.SetView(build(world()))
 	return s
+}
+
+// build is a view of w with the usual domain.
+func build(w *overlay.Snapshot) *View { return Build(Input{Snapshot: w, Domain: "Weft"}) }
+
+// respond is the answer to q as asked on l, nil when there is none.
+func (s *Server) respond(ctx context.Context, l Listen, q *dns.Msg, udp bool) *dns.Msg {
+	wire, err := q.Pack()
+	if err != nil {
+		panic("dns test: " + err.Error())
+	}
+	out := s.respondWire(ctx, l, wire, udp)
+	m := new(dns.Msg)
+	if out == nil {
+		return nil
+	}
+	if err := m.Unpack(out); err != nil {
+		panic(fmt.Sprintf("dns test: answer cannot be read: %v: %x", err, out))
+	}
+	m.Compress = true
+	return m
+}
+
+func (s *Server) respondWire(ctx context.Context, l Listen, wire []byte, udp bool) []byte {
+	w := s.newWorker(&l)
+	defer w.close()
+	out, ask := w.answer(nil, wire, udp)
+	if ask != nil {
+		quiet := out != nil
+		s.fwd.resolve(ctx, ask, wire, netip.Addr{}, udp, func(b []byte) {
+			if !quiet {
+				out = b
+			}
+		})
+	}
+	return out
 }
 
 // upstream is a fake name server on 127.0.0.1 that counts what it is asked.
@@ -186,6 +223,7 @@ func sockets(t *testing.T) (net.PacketConn, net.Listener) {
 func says(rcode int, records ...string) func(*dns.Msg, bool) *dns.Msg {
 	return func(q *dns.Msg, _ bool) *dns.Msg {
 		m := new(dns.Msg).SetRcode(q, rcode)
+		m.Compress = true
 		m.RecursionAvailable = true
 		for _, r := range records {
 			rr, err := dns.NewRR(r)

@@ -1,116 +1,251 @@
 package dns
 
 import (
-	"maps"
+	"hash/maphash"
 	"net/netip"
-	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"weft/pkg/overlay"
 )
 
+// shards is into how many parts a zone's names are cut. A change copies only the parts it touches, so a view of
+// 10,000 names follows 100 changes a second at the cost of a few hundred names each.
+const shards = 256
+
+var seed = maphash.MakeSeed()
+
+func shardOf(rel []byte) int { return int(maphash.Bytes(seed, rel) % shards) }
+
 // View is all names of all networks at one moment. It is immutable and safe for concurrent use.
 type View struct {
-	networks map[string]zone
+	domain []byte // wire form
+	// zones by the network's name: as text for the networks' own listeners, in wire form without the root label for
+	// names that end with it.
+	zones  map[string]*zone
+	byWire map[string]*zone
+	// above holds the wire names that networks with dots in their names stand below.
+	above map[string]bool
+	// failing names the services all of whose instances fail their check, as "web on my-app".
+	failing []string
 }
 
-// zone is the names of one network, lower case, without the network's own name: "api", "tasks.api", "web-1". A name
-// without addresses has others below it, as "1" has when there is "db.1".
-type zone map[string][]netip.Addr
-
-// Build makes the view of a snapshot; nil makes an empty one.
-func Build(s *overlay.Snapshot) *View {
-	v := &View{networks: map[string]zone{}}
-	if s == nil {
-		return v
+// Asked is when the host's listener was last asked about a network; the zero time for never.
+func (v *View) Asked(network string) time.Time {
+	if z := v.zones[strings.ToLower(network)]; z != nil && z.asked.Load() > 0 {
+		return time.Unix(z.asked.Load(), 0)
 	}
-	for _, n := range s.Networks {
-		if !n.Alive() {
-			continue
-		}
-		z := zone{}
-		for _, set := range s.On(n.ID) {
-			for _, e := range set.Endpoints {
-				// What the data path leaves out must not be answered either: it would lead out of the network.
-				if n.Subnet().Contains(e.Address) && e.Address != n.Gateway {
-					z.add(e)
-				}
-			}
-		}
-		for name := range z {
-			slices.SortFunc(z[name], netip.Addr.Compare)
-			z[name] = slices.Compact(z[name])
-		}
-		z.addParents()
-		v.networks[strings.ToLower(n.Name)] = z
-	}
-	return v
+	return time.Time{}
 }
 
-func (z zone) add(e overlay.Endpoint) {
-	put := func(name string) { z[strings.ToLower(name)] = append(z[strings.ToLower(name)], e.Address) }
-	put(e.Name)
-	for _, s := range e.Services {
-		put(s)
-		put("tasks." + s)
-	}
-	for _, alias := range e.Aliases {
-		put(alias)
-	}
+// Failing lists the services whose instances all fail their health check, so that all are answered nevertheless,
+// ordered, each as "web on my-app".
+func (v *View) Failing() []string { return v.failing }
+
+// zone is the names of one network. Keys are relative to the network: "api", "tasks.api", "web-1", "_http._tcp.api", in
+// wire form without the root label.
+type zone struct {
+	network overlay.Network
+	// suffixes are what a name may end with, in the order they are tried: network.domain, network, domain.
+	suffixes [3][]byte
+	names    [shards]map[string]*entry
+	reverse  [shards]map[netip.Addr][]byte // packed PTR records
+	forward  []conditional
+	followed bool // its endpoints are known
+	// asked is when the host's listener was last asked about it, in seconds since 1970; shared by all its views.
+	asked *atomic.Int64
+	// out are the endpoints that have no names: drained, or on a node that is dead. For explanations.
+	out []*instance
 }
 
-// addParents adds the names that only have others below them. They exist too (RFC 8020 section 2): a resolver may take
-// "no such name" about one as said about all below it.
-func (z zone) addParents() {
-	for _, name := range slices.Collect(maps.Keys(z)) {
-		for _, parent, ok := strings.Cut(name, "."); ok; _, parent, ok = strings.Cut(parent, ".") {
-			if _, there := z[parent]; !there {
-				z[parent] = nil
-			}
-		}
+// conditional is a zone that is asked of other servers than everything else (a network's label).
+type conditional struct {
+	suffix  []byte
+	servers []netip.AddrPort
+}
+
+// entry is what stands at one name. One without instances has others below it, as "1" has when there is "db.1".
+type entry struct {
+	a, aaaa rrset
+	srv     []service
+	// instances behind the name, the ones left out included; for explanations.
+	instances []*instance
+}
+
+func (e *entry) data() bool { return e != nil && len(e.instances) > 0 }
+
+// rrset is packed records of one size, nearest first: groups holds the number of records in each group but the last.
+type rrset struct {
+	packed []byte
+	groups []int
+}
+
+// service is one SRV record and the address of its target.
+type service struct {
+	packed []byte // the record; its target begins at srvTarget
+	extra  []byte // type, class, TTL, length and address of the target's record
+	group  int
+}
+
+// srvTarget is where in a packed SRV record its target begins: behind pointer, type, class, TTL, length, priority,
+// weight and port.
+const srvTarget = 18
+
+// instance is an endpoint as names see it.
+type instance struct {
+	id      overlay.EndpointID
+	name    string
+	node    string
+	network string
+	addr    netip.Addr
+	health  overlay.Health
+	target  []byte // its own name below the domain, in wire form
+	group   int    // 0 is the nearest
+	a       []byte // packed
+	names   []string
+	// services are those of names that are services; ports are of those that are SRV names.
+	services map[string]bool
+	ports    map[string]uint16
+}
+
+func (z *zone) find(rel []byte) *entry {
+	if len(rel) == 0 {
+		return nil
 	}
+	return z.names[shardOf(rel)][string(rel)]
+}
+
+func addrShard(a netip.Addr) int {
+	b := a.As16()
+	return int(b[15])
 }
 
 // answer is what a view says about a name.
 type answer int
 
 const (
-	notOurs answer = iota // not a name of this network: forward it
+	notOurs answer = iota // not a name of ours: forward it
 	unknown               // in our zone, and not there: NXDOMAIN
-	known                 // there; without addresses when only names below it have some
+	known                 // there; without an entry when only names below it have records
 )
 
-// lookup finds name (lower case, no final dot) as seen from a network. Names are tried as they are, below the network's
-// name in the domain, below the network's name, and below the domain. apex is the zone that an answer which is not
-// notOurs belongs to: what name is below of, or name itself.
-func (v *View) lookup(network, domain, name string) (addrs []netip.Addr, apex string, is answer) {
-	network = strings.ToLower(network)
-	z := v.networks[network]
-	if addrs := z[name]; len(addrs) > 0 {
-		return addrs, name, known
-	}
+// found is the result of a lookup.
+type found struct {
+	is    answer
+	entry *entry
+	ptr   []byte
+	apex  int // offset in the name of the zone that the answer belongs to
+	zone  *zone
+}
+
+// lookup finds a query's name as seen on a network's listener. Names are tried as they are, below the network's name
+// in the domain, below the network's name, and below the domain: so the longest name wins, and one with dots in it is
+// not taken apart. The apex is the zone that an answer which is not notOurs belongs to: what the name is below of, or
+// the name itself.
+func (z *zone) lookup(q *question) (f found) {
+	f.zone = z
+	bare := q.name[:len(q.name)-1]
 	// A bare name that only has others below it is not ours: with an alias api.example.org, example.org stays what it is.
+	if e := z.find(bare); e.data() {
+		f.is, f.entry = known, e
+		return f
+	}
 	there := false
-	for _, zone := range []string{network + "." + domain, network, domain} {
-		rest, below := strings.CutSuffix(name, "."+zone)
-		if !below && name != zone {
+	for _, suffix := range z.suffixes {
+		at, _, ok := q.below(suffix)
+		if !ok {
 			continue
 		}
-		if apex == "" {
-			apex, is = zone, unknown
+		if f.is == notOurs {
+			f.is, f.apex = unknown, at
 		}
-		if !below {
+		if at == 0 {
 			there = true
 			continue
 		}
-		addrs, ok := z[rest]
-		if len(addrs) > 0 {
-			return addrs, zone, known
+		e := z.find(q.name[:at])
+		if e.data() {
+			f.is, f.entry, f.apex = known, e, at
+			return f
 		}
-		there = there || ok
+		there = there || e != nil
+	}
+	switch {
+	case f.is == notOurs:
+		z.lookupReverse(q, &f)
+	case there:
+		f.is = known
+	}
+	return f
+}
+
+// lookupReverse finds a PTR name. Addresses of the network's subnet are ours, whether there is an endpoint or not.
+func (z *zone) lookupReverse(q *question, f *found) {
+	a, ok := q.reverse()
+	if !ok {
+		return
+	}
+	if ptr := z.reverse[addrShard(a)][a]; ptr != nil {
+		f.is, f.ptr = known, ptr
+		return
+	}
+	if len(z.network.Subnets) > 0 && z.network.Subnet().Contains(a) {
+		f.is = unknown
+	}
+}
+
+// lookupAll finds a query's name as seen on the host's listener: below the domain, with a network's name. A name that
+// can be cut in several ways has the longest service name, as in a network itself.
+func (v *View) lookupAll(q *question) (f found) {
+	at, labels, ok := q.below(v.domain)
+	if !ok {
+		return v.reverseAll(q)
+	}
+	f.is, f.apex = unknown, at
+	if at == 0 {
+		f.is = known
+		return f
+	}
+	there := v.above[string(q.name[:at])]
+	for i := labels - 1; i >= 0; i-- {
+		off := int(q.offsets[i])
+		z := v.byWire[string(q.name[off:at])]
+		if z == nil {
+			continue
+		}
+		if f.zone == nil {
+			f.zone, f.apex = z, off
+		}
+		if off == 0 {
+			there = true
+			continue
+		}
+		e := z.find(q.name[:off])
+		if e.data() {
+			return found{is: known, entry: e, apex: off, zone: z}
+		}
+		there = there || e != nil
 	}
 	if there {
-		is = known
+		f.is = known
 	}
-	return nil, apex, is
+	return f
+}
+
+// reverseAll looks an address up in all networks. Networks may overlap: then all names are answered.
+func (v *View) reverseAll(q *question) (f found) {
+	a, ok := q.reverse()
+	if !ok {
+		return f
+	}
+	for _, z := range v.zones {
+		if ptr := z.reverse[addrShard(a)][a]; ptr != nil {
+			f.is, f.ptr = known, append(f.ptr[:len(f.ptr):len(f.ptr)], ptr...)
+			f.zone = z
+		} else if f.is == notOurs && z.network.Subnet().Contains(a) {
+			f.is = unknown
+		}
+	}
+	return f
 }

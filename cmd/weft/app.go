@@ -40,10 +40,9 @@ func (a *app) main(ctx context.Context, args []string) int {
 // command builds the whole tree.
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "weft [--socket PATH] COMMAND",
-		Short: "weft: overlay networks for plain Linux hosts, over Consul and WireGuard",
-		Example: `weft network create my-app --encrypted
-weft run my-app --service web -- python3 -m http.server`,
+		Use:           "weft [--socket PATH] COMMAND",
+		Short:         "weft: overlay networks for plain Linux hosts, over Consul and WireGuard",
+		Example:       "weft run my-app --service web -- python3 -m http.server",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       buildInfo().String(),
@@ -54,7 +53,8 @@ weft run my-app --service web -- python3 -m http.server`,
 	root.PersistentFlags().StringVar(&a.socket, "socket", cmp.Or(os.Getenv("WEFT_SOCKET"), api.DefaultSocket),
 		"the agent's `PATH`; environment WEFT_SOCKET")
 	root.AddCommand(
-		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.endpointCommand(),
+		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.drainCommand(),
+		a.endpointCommand(), a.serviceCommand(), a.dnsCommand(),
 		a.nodeCommand(), a.cniCommand(), a.netnsCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
 		a.internalEnterCommand(), engineCommand(), engineCallCommand(),
 		newAgentCommand(), newConfigCommand(), newLabCommand(), completionCommand(),

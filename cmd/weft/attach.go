@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"weft/pkg/api"
+	"weft/pkg/overlay"
 )
 
 func (a *app) attachCommand() *cobra.Command {
@@ -62,7 +64,37 @@ func endpointFlags(cmd *cobra.Command, spec *api.AttachSpec) {
 	f := cmd.Flags()
 	f.StringVar(&spec.Name, "name", "", "`NAME` of the endpoint; default: its id")
 	f.StringArrayVar(&spec.Services, "service", nil, "`NAME` of a service it is part of; repeat for more")
+	f.StringArrayVar(&spec.Aliases, "alias", nil, "another `NAME` for it; repeat for more")
+	f.Var((*ports)(&spec.Ports), "port", "named `PORT`, as name=http,port=8080,proto=tcp; repeat for more")
+	spec.Check = &api.CheckSpec{}
+	f.StringVar(&spec.Check.Check, "health", "", "`CHECK`: tcp:PORT, http:PORT/PATH, cmd:COMMAND or none")
+	f.StringVar(&spec.Check.Interval, "health-interval", "", "`TIME` from check to check; default 2s")
+	f.StringVar(&spec.Check.Timeout, "health-timeout", "", "`TIME` for one check; default 1s")
 	f.StringVar(&spec.Address, "ip", "", "its `ADDRESS`; default: the next free one")
+}
+
+// ports is the value of --port.
+type ports []overlay.Port
+
+func (p *ports) String() string {
+	var out []string
+	for _, x := range *p {
+		out = append(out, fmt.Sprintf("name=%s,port=%d,proto=%s", x.Name, x.Port, x.Proto))
+	}
+	return strings.Join(out, " ")
+}
+
+// Type implements pflag.Value.
+func (p *ports) Type() string { return "PORT" }
+
+// Set implements pflag.Value.
+func (p *ports) Set(s string) error {
+	port, err := overlay.ParsePort(s)
+	if err != nil {
+		return err
+	}
+	*p = append(*p, port)
+	return nil
 }
 
 func (a *app) showAttachment(o output, att api.Attachment) error {
@@ -76,14 +108,38 @@ func (a *app) showAttachment(o output, att api.Attachment) error {
 }
 
 func (a *app) detachCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:               "detach ENDPOINT",
+	var drain bool
+	cmd := &cobra.Command{
+		Use:               "detach ENDPOINT [flags]",
 		Short:             "Detach an endpoint of this node, by name or id",
 		Args:              args("ENDPOINT"),
-		Example:           "weft detach web-1\nweft detach 3f2a90c1d4e5",
+		Example:           "weft detach web-1\nweft detach 3f2a90c1d4e5 --drain",
 		ValidArgsFunction: a.complete(localEndpointNames),
 		RunE: func(cmd *cobra.Command, got []string) error {
+			if drain {
+				return a.client().Drain(cmd.Context(), got[0], api.DrainSpec{})
+			}
 			return a.client().Detach(cmd.Context(), got[0])
 		},
 	}
+	cmd.Flags().BoolVar(&drain, "drain", false, "take its names away first, as weft drain does; takes 6 s")
+	return cmd
+}
+
+func (a *app) drainCommand() *cobra.Command {
+	var spec api.DrainSpec
+	cmd := &cobra.Command{
+		Use:   "drain ENDPOINT [flags]",
+		Short: "Take an endpoint's names away, then detach it",
+		Long: "Take the names of an endpoint of this node away, on all nodes; when no resolver can know them any\n" +
+			"more, after 6 s, detach it. So new clients stay away before its address goes.",
+		Args:              args("ENDPOINT"),
+		Example:           "weft drain web-1\nweft drain web-1 --keep",
+		ValidArgsFunction: a.complete(localEndpointNames),
+		RunE: func(cmd *cobra.Command, got []string) error {
+			return a.client().Drain(cmd.Context(), got[0], spec)
+		},
+	}
+	cmd.Flags().BoolVar(&spec.Keep, "keep", false, "leave it attached, without names; returns at once")
+	return cmd
 }

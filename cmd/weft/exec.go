@@ -39,7 +39,7 @@ func (a *app) exec(ctx context.Context, ref string, argv []string) error {
 	if e.NetNS == "" {
 		return fmt.Errorf("endpoint %s has no namespace yet (state %s)", ref, e.State)
 	}
-	resolv, err := writeResolvConf(a.resolvDir, string(e.ID), e.DNS)
+	resolv, err := writeResolvConf(a.resolvDir, string(e.ID), e.DNS, e.Search)
 	if err != nil {
 		return err
 	}

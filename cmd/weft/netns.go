@@ -86,7 +86,7 @@ func writeNetnsResolv(name string, att api.Attachment) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("write resolv.conf: %w", err)
 	}
-	return store.WriteFile(path, []byte(resolvConf(att.DNS)), 0o644)
+	return store.WriteFile(path, []byte(resolvConf(att.DNS, att.Search)), 0o644)
 }
 
 func (a *app) netnsDownCommand() *cobra.Command {

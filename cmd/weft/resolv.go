@@ -22,9 +22,10 @@ const resolvAge = 10 * time.Minute
 // resolvMax is how many nameservers the resolvers read (MAXNS in resolv.h).
 const resolvMax = 3
 
-// writeResolvConf writes a file that sends queries to dns and returns its path, "" when dns is empty: then the
-// program keeps the host's.
-func writeResolvConf(dir, id string, dns []netip.Addr) (string, error) {
+// writeResolvConf writes a file that sends queries to dns, with the search list given, and returns its path, "" when dns
+// is empty: then the program keeps the host's. With one dot in a name already asked as it is (ndots), and the network's
+// own domain searched for the others, "api" is found with the first question.
+func writeResolvConf(dir, id string, dns []netip.Addr, search []string) (string, error) {
 	if len(dns) == 0 {
 		return "", nil
 	}
@@ -38,7 +39,7 @@ func writeResolvConf(dir, id string, dns []netip.Addr) (string, error) {
 		return "", fmt.Errorf("write resolv.conf: %w", err)
 	}
 	defer f.Close()
-	_, err = f.WriteString(resolvConf(dns))
+	_, err = f.WriteString(resolvConf(dns, search))
 	if err == nil {
 		err = f.Chmod(0o644) // the program may run as anybody
 	}
@@ -49,11 +50,14 @@ func writeResolvConf(dir, id string, dns []netip.Addr) (string, error) {
 	return f.Name(), nil
 }
 
-// resolvConf is a resolv.conf that sends queries to dns.
-func resolvConf(dns []netip.Addr) string {
+// resolvConf is a resolv.conf that sends queries to dns, with a search list, which may be empty.
+func resolvConf(dns []netip.Addr, search []string) string {
 	var b strings.Builder
 	for _, a := range dns[:min(len(dns), resolvMax)] {
 		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	if len(search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	}
 	b.WriteString("options ndots:1 timeout:2\n")
 	return b.String()

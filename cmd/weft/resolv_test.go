@@ -16,19 +16,21 @@ func TestWriteResolvConf(t *testing.T) {
 		four = append(four, netip.MustParseAddr(s))
 	}
 	for _, tt := range []struct {
-		name string
-		id   string
-		dns  []netip.Addr
-		want string
+		name   string
+		id     string
+		dns    []netip.Addr
+		search []string
+		want   string
 	}{
-		{"one", "abc", four[:1], "nameserver 10.0.0.1\noptions ndots:1 timeout:2\n"},
-		{"no more than are read", "abc", four, "nameserver 10.0.0.1\nnameserver 10.0.1.1\nnameserver fd00::1\noptions ndots:1 timeout:2\n"},
-		{"an id that is no file name", "../pod/*", four[:1], "nameserver 10.0.0.1\noptions ndots:1 timeout:2\n"},
-		{"none", "abc", nil, ""},
+		{"with a search list", "abc", four[:1], []string{"my-app.weft"}, "nameserver 10.0.0.1\nsearch my-app.weft\noptions ndots:1 timeout:2\n"},
+		{"one", "abc", four[:1], nil, "nameserver 10.0.0.1\noptions ndots:1 timeout:2\n"},
+		{"no more than are read", "abc", four, nil, "nameserver 10.0.0.1\nnameserver 10.0.1.1\nnameserver fd00::1\noptions ndots:1 timeout:2\n"},
+		{"an id that is no file name", "../pod/*", four[:1], nil, "nameserver 10.0.0.1\noptions ndots:1 timeout:2\n"},
+		{"none", "abc", nil, nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "resolv")
-			path, err := writeResolvConf(dir, tt.id, tt.dns)
+			path, err := writeResolvConf(dir, tt.id, tt.dns, tt.search)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,7 +52,7 @@ func TestWriteResolvConf(t *testing.T) {
 			if err := os.Chtimes(path, old, old); err != nil {
 				t.Fatal(err)
 			}
-			next, err := writeResolvConf(dir, "next", tt.dns)
+			next, err := writeResolvConf(dir, "next", tt.dns, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -33,8 +33,7 @@ func (a *app) runCommand() *cobra.Command {
 			"names. The endpoint goes when the program ends. Exits with the program's code; 128+n after signal n.",
 		Args: argsAndCommand("NETWORK"),
 		Example: `weft run my-app -- ping web
-weft run my-app --name web-1 --service web -- python3 -m http.server 80
-weft run my-app --service api --detach --log /var/log/api.log -- ./api`,
+weft run my-app --service api --health tcp:80 --detach --log /var/log/api.log -- ./api`,
 		ValidArgsFunction: a.complete(networkNames),
 	}
 	endpointFlags(cmd, &spec)
@@ -92,7 +91,7 @@ func (a *app) run(ctx context.Context, spec api.AttachSpec, opt runOptions, argv
 			a.undo(ctx, c, string(att.ID))
 		}
 	}()
-	resolv, err := writeResolvConf(a.resolvDir, string(att.ID), att.DNS)
+	resolv, err := writeResolvConf(a.resolvDir, string(att.ID), att.DNS, att.Search)
 	if err != nil {
 		return err
 	}

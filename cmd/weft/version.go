@@ -53,6 +53,7 @@ func (b build) String() string {
 func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "version",
+		Hidden:  true, // the list of commands has to fit a screen, and there is --version
 		Short:   "Show the version of this program; the agent's is in weft status",
 		Example: "weft version\nweft version -o json",
 	}

@@ -66,11 +66,17 @@ type Agent struct {
 	dns      *dns.Server
 	names    *listeners
 
+	builder dns.Builder // used with mu held
+
 	publishKick chan struct{}
+	catalogKick chan struct{}
 	watchKick   chan struct{}
 	saveKick    chan struct{}
 	assertKick  chan struct{}
 	ledgerKick  chan struct{}
+
+	// consulAway says that Consul's local agent answers, but not its servers.
+	consulAway atomic.Bool
 
 	snap atomic.Pointer[overlay.Snapshot]
 	cfg  atomic.Pointer[config.Config]
@@ -98,6 +104,16 @@ type Agent struct {
 	published chan struct{} // closed and replaced after each publication
 	joined    bool
 	poolRun   func(*pool) // starts a pool's maintenance; set by Run
+	// hostAsked is when the host was first asked about a network that it has no endpoints on.
+	hostAsked map[string]time.Time
+	// dead are the nodes that are left out of the names; replaced, never changed.
+	dead map[string]bool
+	// suspects are the nodes whose host Consul's gossip finds dead; replaced, never changed.
+	suspects map[string]bool
+	// failing are the services that pass no check, as last logged.
+	failing []string
+	// checkOutput is what each endpoint's check said last.
+	checkOutput map[overlay.EndpointID]string
 
 	// floors holds, per own path, the highest revision that Consul was seen to hold; learned says that it was looked at.
 	floors  map[string]uint64
@@ -121,7 +137,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	}
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
-		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, following: map[string]int{}, floors: map[string]uint64{}, publishKick: make(chan struct{}, 1),
+		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, following: map[string]int{}, floors: map[string]uint64{}, hostAsked: map[string]time.Time{}, checkOutput: map[overlay.EndpointID]string{}, catalogKick: make(chan struct{}, 1), publishKick: make(chan struct{}, 1),
 		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), ledgerKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
@@ -167,7 +183,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: a.upstreams, Domain: cfg.DNS.Domain})
+	a.dns = dns.New(dns.Config{Log: a.log, Upstreams: a.upstreams, Consul: cfg.DNS.Consul, Follow: a.follow})
 	a.names = &listeners{agent: a, open: map[overlay.NetworkID]*listener{}}
 	a.loop = reconcile.New(reconcile.Config{Want: a.want, Observe: a.observe, Apply: a.apply, After: a.after, Log: a.log})
 	a.dropForeignBoot()
@@ -230,7 +246,7 @@ func (a *Agent) Close() error {
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
 	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
-		Checks: a, Processes: a, Nodes: a, System: a})
+		Checks: a, Processes: a, Names: a, Nodes: a, System: a})
 	if err != nil {
 		return err
 	}
@@ -266,6 +282,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("firewall", a.watchFirewall)
 	task("queued detaches", a.replayDetaches)
 	task("cni configurations", a.syncCNI)
+	task("health", a.runChecks)
+	task("catalog", a.catalogLoop)
+	task("dead nodes", a.watchDead)
+	task("rejoin", a.rejoin)
+	task("exchange", a.exchange)
 	task("reload", a.reload)
 	if a.engine != nil {
 		task("engine", func(ctx context.Context) error { return a.engine.Watch(ctx, a.loop.Kick) })

@@ -48,7 +48,7 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 	if err != nil {
 		return api.Attachment{}, err
 	}
-	defer a.follow(network.Name)()
+	defer a.followWhile(network.Name)()
 	a.awaitWatch(ctx, network.Name) // the others' endpoints are evidence of what is in use
 	var want netip.Addr
 	if spec.Address != "" {
@@ -106,6 +106,7 @@ func (a *Agent) realise(ctx context.Context, e overlay.LocalEndpoint, n overlay.
 		return "", apiErr(api.Invalid, "%v", err)
 	}
 	kick(a.watchKick)
+	kick(a.catalogKick)
 	kick(a.publishKick) // the record is written while the data path is built
 	pctx, cancel := context.WithTimeout(ctx, passWait)
 	defer cancel()
@@ -230,6 +231,9 @@ func (a *Agent) Detach(ctx context.Context, ref string) error {
 
 func (a *Agent) detach(ctx context.Context, e overlay.LocalEndpoint) error {
 	a.mu.Lock()
+	if now, ok := a.state.Endpoints[e.ID]; ok {
+		e = now // its health may have changed
+	}
 	e.Leaving = true
 	a.state.Endpoints[e.ID] = e
 	err := a.saveLocked()
@@ -239,6 +243,7 @@ func (a *Agent) detach(ctx context.Context, e overlay.LocalEndpoint) error {
 	}
 	p := a.poolOf(e)
 	kick(a.publishKick)
+	kick(a.catalogKick)
 	if err := a.takeDown(ctx, e); err != nil {
 		return fmt.Errorf("detach endpoint %s: %w", e.ID, err)
 	}

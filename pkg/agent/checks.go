@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"weft/consul"
-	"weft/dns"
 	"weft/pkg/api"
 	"weft/pkg/config"
 )
@@ -97,9 +96,6 @@ func (a *Agent) health(ctx context.Context) (data, mesh []string) {
 	}
 	return data, mesh
 }
-
-// view is what the name server answers from, with a.mu held or before the agent runs.
-func (a *Agent) view() *dns.View { return dns.Build(a.snap.Load()) }
 
 // reload puts new settings to use as they come; what needs a restart is logged.
 func (a *Agent) reload(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/consul"
+	"weft/dns"
 	"weft/keys"
 	"weft/pkg/api"
 	"weft/pkg/ledger"
@@ -52,6 +53,9 @@ func (a *Agent) CreateNetwork(ctx context.Context, spec api.NetworkSpec) (api.Ne
 func checkSpec(spec api.NetworkSpec) (n overlay.Network, err error) {
 	invalid := func(err error) (overlay.Network, error) { return n, apiErr(api.Invalid, "%v", err) }
 	if err := overlay.ValidateName(overlay.NetworkName, spec.Name); err != nil {
+		return invalid(err)
+	}
+	if err := dns.CheckLabels(spec.Labels); err != nil {
 		return invalid(err)
 	}
 	n = overlay.Network{Name: overlay.CanonicalName(spec.Name), Encrypted: spec.Encrypted, Internal: spec.Internal,

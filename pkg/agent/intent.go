@@ -16,7 +16,7 @@ import (
 
 func (a *Agent) attachment(e overlay.LocalEndpoint, n overlay.Network, warning string) api.Attachment {
 	return api.Attachment{ID: e.ID, Name: e.Name, Network: n.Name, Address: netip.PrefixFrom(e.Address, n.Subnet().Bits()),
-		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), DefaultRoute: a.defaultRoute(e), Warning: warning}
+		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), DefaultRoute: a.defaultRoute(e), Search: a.searchDomain(n.Name), Warning: warning}
 }
 
 // intent checks a request and makes it a local endpoint without an address.
@@ -37,11 +37,11 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	if err := e.ID.Validate(); err != nil {
 		return e, n, apiErr(api.Invalid, "%v", err)
 	}
-	e.Services, e.Aliases, e.Owner, e.HostRoute = spec.Services, spec.Aliases, spec.Owner, spec.HostRoute
+	e.Services, e.Owner, e.HostRoute = spec.Services, spec.Owner, spec.HostRoute
 	if e.Name == "" {
 		e.Name = defaultName(e.ID, e.Services)
 	}
-	for kind, names := range map[string][]string{"endpoint": {e.Name}, "service": e.Services, "alias": e.Aliases} {
+	for kind, names := range map[string][]string{"endpoint": {e.Name}, "service": e.Services} {
 		for i, name := range names {
 			if err := overlay.ValidateName(kind, name); err != nil {
 				return e, n, apiErr(api.Invalid, "%v", err)
@@ -55,6 +55,9 @@ func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalE
 	}
 	if len(e.IfName) > 15 || strings.ContainsAny(e.IfName, "/ :%\t\n") || e.IfName == "." || e.IfName == ".." {
 		return e, n, apiErr(api.Invalid, "interface name %q is not one the kernel takes: at most 15 characters, no slash, colon or space", e.IfName)
+	}
+	if err := askedNames(&e, spec); err != nil {
+		return e, n, err
 	}
 	if e.MAC = overlay.NewMAC(); spec.MAC != "" {
 		if e.MAC, err = overlay.ParseMAC(spec.MAC); err == nil {

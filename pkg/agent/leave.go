@@ -93,6 +93,9 @@ func (a *Agent) Leave(ctx context.Context, spec api.LeaveSpec) error {
 		if _, err := a.freeLeases(ctx, a.opt.Config.NodeName); err != nil {
 			a.log.Warn("leases of this node are not all freed: another node frees them with `weft node rm`", "err", err)
 		}
+		if err := a.clearCatalog(ctx); err != nil {
+			a.log.Warn("services not all taken out of Consul's catalog: it removes them itself in half an hour", "err", err)
+		}
 		if err := a.consul.DeregisterAgent(ctx, a.opt.Config.NodeName); err != nil && !errors.Is(err, os.ErrNotExist) {
 			a.log.Warn("service not deregistered", "err", err)
 		}

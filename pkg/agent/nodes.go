@@ -76,7 +76,7 @@ func (a *Agent) endpoint(set overlay.EndpointSet, e overlay.Endpoint) api.Endpoi
 
 func describeEndpoint(e overlay.Endpoint, network, node, state string) api.Endpoint {
 	d := api.Endpoint{ID: e.ID, Name: e.Name, Network: network, Node: node, Address: e.Address, MAC: e.MAC.String(),
-		Services: e.Services, State: state}
+		Services: e.Services, Aliases: e.Aliases, Ports: e.Ports, Health: string(e.Health), State: state}
 	if len(e.Services) > 0 {
 		d.Service = e.Services[0]
 	}
@@ -92,7 +92,7 @@ func (a *Agent) localEndpoint(l overlay.LocalEndpoint) api.Endpoint {
 		state = "pending"
 	}
 	d := describeEndpoint(l.Endpoint, l.Network, a.opt.Config.NodeName, state)
-	d.Local, d.NetNS, d.PID, d.Owner, d.IfName = true, netns.Path(l.NetNS), l.PID, l.Owner, l.IfName
+	d.Local, d.NetNS, d.PID, d.Owner, d.IfName, d.Search = true, netns.Path(l.NetNS), l.PID, l.Owner, l.IfName, a.searchDomain(l.Network)
 	if s := a.snap.Load(); s != nil {
 		if n, ok := s.NetworkByID(l.NetworkID); ok {
 			d.DNS = append(d.DNS, n.Gateway)

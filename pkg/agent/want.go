@@ -21,7 +21,7 @@ func (a *Agent) refresh() {
 		return
 	}
 	a.snap.Store(a.ledger.Snapshot(a.completeLocked()))
-	a.dns.SetView(a.view())
+	a.setViewLocked()
 }
 
 // completeLocked reports whether absence may be believed: this node's own record is among the accepted ones, and they

@@ -22,6 +22,7 @@ import (
 type netWatch struct {
 	cancel context.CancelFunc
 	ready  chan struct{} // closed when the records were read once
+	known  bool          // they were; guarded by Agent.mu
 }
 
 // manageWatches starts the watches of the cluster once the node has joined, then keeps one watch for each network that
@@ -34,6 +35,7 @@ func (a *Agent) manageWatches(ctx context.Context) error {
 		case <-ctx.Done():
 			return g.Wait()
 		case <-a.watchKick:
+		case <-time.After(followFor / 10): // networks that only the host asked about are left again
 		}
 		a.mu.Lock()
 		joined := a.joined
@@ -53,8 +55,8 @@ func (a *Agent) manageWatches(ctx context.Context) error {
 	}
 }
 
-// follow keeps a network's watch while an attach to it goes on; call what it returns when that is over.
-func (a *Agent) follow(network string) (done func()) {
+// followWhile keeps a network's watch while an attach to it goes on; call what it returns when that is over.
+func (a *Agent) followWhile(network string) (done func()) {
 	count := func(n int) {
 		a.mu.Lock()
 		if a.following[network] += n; a.following[network] == 0 {
@@ -70,10 +72,7 @@ func (a *Agent) follow(network string) (done func()) {
 func (a *Agent) syncNetWatches(ctx context.Context, g *errgroup.Group) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	need := map[string]bool{}
-	for _, e := range a.state.Endpoints {
-		need[e.Network] = true
-	}
+	need := a.followedLocked()
 	for name, n := range a.following {
 		need[name] = need[name] || n > 0
 	}
@@ -81,6 +80,7 @@ func (a *Agent) syncNetWatches(ctx context.Context, g *errgroup.Group) {
 		if !need[name] {
 			w.cancel()
 			delete(a.watches, name)
+			a.refresh()
 		}
 	}
 	for name := range need {
@@ -152,6 +152,10 @@ func (a *Agent) watchEndpoints(ctx context.Context, network string, w *netWatch)
 		a.confirmOwn(endpointsPath(a.opt.Config.NodeName, network), own)
 		if first {
 			first = false
+			a.mu.Lock()
+			w.known = true
+			a.refresh()
+			a.mu.Unlock()
 			close(w.ready)
 		}
 	})

@@ -20,6 +20,10 @@ import (
 //	DELETE /v1/endpoints/{id or name}
 //	GET    /v1/endpoints/{id or name}/check Check, of an endpoint of this node
 //	PUT    /v1/endpoints/{id}/process       Process: ties the endpoint's life to a process
+//	POST   /v1/endpoints/{id or name}/drain DrainSpec: its names go, then the endpoint
+//	GET    /v1/services                     []Service (whole cluster)
+//	GET    /v1/services/{network}/{name}    Service
+//	GET    /v1/dns/{network}/{name}/{type}  NameAnswer; network "-" asks as the host does
 //	GET    /v1/nodes                        []Node
 //	GET    /v1/nodes/{name}                 Node
 //	DELETE /v1/nodes/{name}                 a dead node's leases are freed
@@ -105,6 +109,12 @@ type Endpoint struct {
 	State    string             `json:"state"` // "up", "pending", "leaving" or "remote"
 	Owner    string             `json:"owner,omitempty"`
 	IfName   string             `json:"ifname,omitempty"` // of a local endpoint
+	Aliases  []string           `json:"aliases,omitempty"`
+	Ports    []overlay.Port     `json:"ports,omitempty"`
+	// Health is "" without a check, "starting", "passing", "failing" or "draining".
+	Health string `json:"health,omitempty"`
+	// Search is what resolv.conf's search line should hold, of a local endpoint.
+	Search []string `json:"search,omitempty"`
 }
 
 // Check is what a look at the kernel found of one endpoint of this node. Weft mends such things by itself, so a
@@ -121,10 +131,14 @@ type AttachSpec struct {
 	ID       string   `json:"id,omitempty"`
 	Name     string   `json:"name,omitempty"`
 	Services []string `json:"services,omitempty"`
-	Aliases  []string `json:"aliases,omitempty"`
 	Address  string   `json:"address,omitempty"`
 	MAC      string   `json:"mac,omitempty"`    // default: chosen
 	IfName   string   `json:"ifname,omitempty"` // default eth0
+	// Aliases are more names of this endpoint alone; Ports are looked up with SRV.
+	Aliases []string       `json:"aliases,omitempty"`
+	Ports   []overlay.Port `json:"ports,omitempty"`
+	// Check decides whether names lead to it.
+	Check *CheckSpec `json:"check,omitempty"`
 	// NetNS is a path in the agent's file system that names a network namespace, as /run/netns/x or /proc/7/ns/net.
 	NetNS string `json:"netns,omitempty"`
 	// PID, with NetNS unset, means /proc/PID/ns/net; the endpoint ends with that process.
@@ -139,6 +153,66 @@ type AttachSpec struct {
 	// Exclusive makes an ID that exists a conflict, where otherwise the same attach again changes nothing. And since
 	// such an attach always makes the endpoint, it is taken back when its client leaves before the answer.
 	Exclusive bool `json:"exclusive,omitempty"`
+}
+
+// CheckSpec asks for a health check, run by the agent.
+type CheckSpec struct {
+	// Check is "tcp:PORT", "http:PORT/PATH", "cmd:COMMAND" (run by sh in the endpoint's network namespace) or "none".
+	Check string `json:"check"`
+	// Interval and Timeout are durations such as "2s"; empty means 2s and 1s.
+	Interval string `json:"interval,omitempty"`
+	Timeout  string `json:"timeout,omitempty"`
+}
+
+// DrainSpec asks for the end of an endpoint's names.
+type DrainSpec struct {
+	// Keep leaves the endpoint attached; else it is detached once no resolver can know its names any more.
+	Keep bool `json:"keep,omitempty"`
+}
+
+// Service is the endpoints of one network that offer the same thing.
+type Service struct {
+	Name      string     `json:"name"`
+	Network   string     `json:"network"`
+	Instances []Instance `json:"instances"`
+	// Answered is how many of them names lead to, Nodes on how many nodes the instances are.
+	Answered int `json:"answered"`
+	Nodes    int `json:"nodes"`
+}
+
+// Instance is one endpoint of a service.
+type Instance struct {
+	Endpoint string             `json:"endpoint"`
+	ID       overlay.EndpointID `json:"id"`
+	Node     string             `json:"node"`
+	Address  netip.Addr         `json:"address"`
+	Ports    []overlay.Port     `json:"ports,omitempty"`
+	// Health is as in Endpoint, or "node dead".
+	Health   string `json:"health,omitempty"`
+	Answered bool   `json:"answered"`
+}
+
+// NameAnswer is what the name server answers, and why.
+type NameAnswer struct {
+	Question   string         `json:"question"`
+	Type       string         `json:"type"`
+	Rcode      string         `json:"rcode"`
+	Answer     []string       `json:"answer"` // zone-file notation, as the other sections
+	Authority  []string       `json:"authority,omitempty"`
+	Additional []string       `json:"additional,omitempty"`
+	Source     string         `json:"source"` // "records", "cache", "upstreams", "consul", "zone NAME" or "nobody"
+	Why        []string       `json:"why"`
+	Instances  []NameInstance `json:"instances,omitempty"`
+}
+
+// NameInstance is an endpoint behind a name.
+type NameInstance struct {
+	Endpoint string     `json:"endpoint"`
+	Network  string     `json:"network"`
+	Node     string     `json:"node"`
+	Address  netip.Addr `json:"address"`
+	Health   string     `json:"health"`
+	Answered bool       `json:"answered"`
 }
 
 // Process ties an endpoint to a process: it is detached when the process is gone.
@@ -159,6 +233,8 @@ type Attachment struct {
 	NetNS   string             `json:"netns"` // path to enter
 	// DefaultRoute says whether the namespace's default route leads through this endpoint's gateway.
 	DefaultRoute bool `json:"defaultRoute,omitempty"`
+	// Search is what resolv.conf's search line should hold.
+	Search []string `json:"search,omitempty"`
 	// Warning is set when the endpoint works but something did not, as publishing it while Consul is away.
 	Warning string `json:"warning,omitempty"`
 }

@@ -71,6 +71,32 @@ func (c *Client) SetProcess(ctx context.Context, id string, p api.Process) error
 	return c.send(ctx, http.MethodPut, p, nil, "endpoints", id, "process")
 }
 
+// Drain takes an endpoint's names away and, unless spec says to keep it, detaches it once nobody can know them any more.
+func (c *Client) Drain(ctx context.Context, ref string, spec api.DrainSpec) error {
+	return c.send(ctx, http.MethodPost, spec, nil, "endpoints", ref, "drain")
+}
+
+// Services lists the services of the whole cluster.
+func (c *Client) Services(ctx context.Context) (all []api.Service, err error) {
+	err = c.get(ctx, &all, "services")
+	return all, err
+}
+
+// Service is one service; os.ErrNotExist when nobody offers it.
+func (c *Client) Service(ctx context.Context, network, name string) (s api.Service, err error) {
+	err = c.get(ctx, &s, "services", network, name)
+	return s, err
+}
+
+// QueryName asks the name server as an endpoint of network does, or with network "" as the host does.
+func (c *Client) QueryName(ctx context.Context, network, name, qtype string) (a api.NameAnswer, err error) {
+	if network == "" {
+		network = "-"
+	}
+	err = c.get(ctx, &a, "dns", network, name, qtype)
+	return a, err
+}
+
 // Nodes lists the cluster's nodes.
 func (c *Client) Nodes(ctx context.Context) (ns []api.Node, err error) {
 	err = c.get(ctx, &ns, "nodes")

@@ -138,6 +138,40 @@ func (s *Server) setProcess(w http.ResponseWriter, r *http.Request) error {
 	return done(w, s.cfg.Processes.SetProcess(r.Context(), r.PathValue("ref"), p))
 }
 
+func (s *Server) drain(w http.ResponseWriter, r *http.Request) error {
+	var spec api.DrainSpec
+	if err := decode(r.Body, &spec); err != nil {
+		return err
+	}
+	return done(w, s.cfg.Names.Drain(r.Context(), r.PathValue("ref"), spec))
+}
+
+func (s *Server) listServices(w http.ResponseWriter, r *http.Request) error {
+	all, err := s.cfg.Names.Services(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list(all))
+}
+
+func (s *Server) getService(w http.ResponseWriter, r *http.Request) error {
+	svc, err := s.cfg.Names.Service(r.Context(), r.PathValue("network"), r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	svc.Instances = list(svc.Instances)
+	return writeJSON(w, http.StatusOK, svc)
+}
+
+func (s *Server) queryName(w http.ResponseWriter, r *http.Request) error {
+	a, err := s.cfg.Names.QueryName(r.Context(), r.PathValue("network"), r.PathValue("name"), r.PathValue("type"))
+	if err != nil {
+		return err
+	}
+	a.Answer, a.Why = list(a.Answer), list(a.Why)
+	return writeJSON(w, http.StatusOK, a)
+}
+
 func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) error {
 	ns, err := s.cfg.Nodes.Nodes(r.Context())
 	if err != nil {

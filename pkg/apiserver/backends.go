@@ -45,6 +45,17 @@ type Processes interface {
 	SetProcess(ctx context.Context, ref string, p api.Process) error
 }
 
+// Names answers for services and what they are called.
+type Names interface {
+	// Services lists those of the whole cluster, ordered by network and name.
+	Services(ctx context.Context) ([]api.Service, error)
+	Service(ctx context.Context, network, name string) (api.Service, error)
+	// Drain returns when the names are gone everywhere and, unless told to keep it, the endpoint is detached.
+	Drain(ctx context.Context, ref string, spec api.DrainSpec) error
+	// QueryName asks as an endpoint of network does, or with network "-" as the host does.
+	QueryName(ctx context.Context, network, name, qtype string) (api.NameAnswer, error)
+}
+
 // Nodes answers for the cluster's nodes.
 type Nodes interface {
 	Nodes(ctx context.Context) ([]api.Node, error)

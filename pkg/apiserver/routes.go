@@ -23,17 +23,21 @@ type methods map[string]action
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, m := range map[string]methods{
-		"/status":                  {"GET": s.getStatus},
-		"/networks":                {"GET": s.listNetworks, "POST": s.createNetwork},
-		"/networks/{name}":         {"GET": s.getNetwork, "DELETE": s.removeNetwork},
-		"/endpoints":               {"GET": s.listEndpoints, "POST": s.attach},
-		"/endpoints/{ref}":         {"GET": s.getEndpoint, "DELETE": s.detach},
-		"/endpoints/{ref}/process": {"PUT": s.setProcess},
-		"/endpoints/{ref}/check":   {"GET": s.checkEndpoint},
-		"/nodes":                   {"GET": s.listNodes},
-		"/nodes/{name}":            {"GET": s.getNode, "DELETE": s.removeNode},
-		"/leave":                   {"POST": s.leave},
-		"/plan":                    {"GET": s.getPlan},
+		"/status":                      {"GET": s.getStatus},
+		"/networks":                    {"GET": s.listNetworks, "POST": s.createNetwork},
+		"/networks/{name}":             {"GET": s.getNetwork, "DELETE": s.removeNetwork},
+		"/endpoints":                   {"GET": s.listEndpoints, "POST": s.attach},
+		"/endpoints/{ref}":             {"GET": s.getEndpoint, "DELETE": s.detach},
+		"/endpoints/{ref}/process":     {"PUT": s.setProcess},
+		"/endpoints/{ref}/check":       {"GET": s.checkEndpoint},
+		"/endpoints/{ref}/drain":       {"POST": s.drain},
+		"/services":                    {"GET": s.listServices},
+		"/services/{network}/{name}":   {"GET": s.getService},
+		"/dns/{network}/{name}/{type}": {"GET": s.queryName},
+		"/nodes":                       {"GET": s.listNodes},
+		"/nodes/{name}":                {"GET": s.getNode, "DELETE": s.removeNode},
+		"/leave":                       {"POST": s.leave},
+		"/plan":                        {"GET": s.getPlan},
 	} {
 		mux.HandleFunc(api.Prefix+pattern, s.guard(m))
 	}

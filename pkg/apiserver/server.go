@@ -32,6 +32,7 @@ type Config struct {
 	Endpoints Endpoints
 	Checks    Checks
 	Processes Processes
+	Names     Names
 	Nodes     Nodes
 	System    System
 }
@@ -51,7 +52,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("make api server: no socket path")
 	case cfg.Log == nil:
 		return nil, errors.New("make api server: no logger")
-	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Checks == nil, cfg.Processes == nil, cfg.Nodes == nil, cfg.System == nil:
+	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Checks == nil, cfg.Processes == nil, cfg.Names == nil, cfg.Nodes == nil, cfg.System == nil:
 		return nil, errors.New("make api server: a backend is missing")
 	}
 	return &Server{cfg: cfg, owner: uint32(os.Geteuid()), ready: make(chan struct{})}, nil

@@ -87,7 +87,19 @@ type DNS struct {
 	Upstreams []netip.AddrPort
 	// Domain is the domain below which networks are named, without dots at its ends.
 	Domain string
+	// Listen is where the host asks for names of all networks; the zero value is off.
+	Listen netip.AddrPort
+	// Consul is Consul's DNS server, asked for names below "consul"; the zero value leaves them to Upstreams.
+	Consul netip.AddrPort
+	// Prefer is one of PreferAny and PreferLocal.
+	Prefer string
 }
+
+// The values of DNS.Prefer.
+const (
+	PreferAny   = "any"
+	PreferLocal = "local"
+)
 
 // CNI configures what container runtimes find.
 type CNI struct {

@@ -110,6 +110,6 @@ func (o Options) fingerprint() fingerprint {
 		data, _, err := readFile(path)
 		_, _ = fmt.Fprintf(h, "%q %d %v %q\n", path, len(data), err, data)
 	}
-	servers, _ := nameservers(o.resolvConf())
+	servers, _ := nameservers(o.resolvConf(), systemdResolv)
 	return fingerprint{string(h.Sum(nil)), strings.Join(servers, " ")}
 }

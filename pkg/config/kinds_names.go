@@ -116,7 +116,28 @@ var (
 	})
 
 	upstream = kind[netip.AddrPort]{want: "addresses", shape: text, show: showUpstream, parse: parseUpstream}
+
+	// optionalServer is an address with its port, or nothing.
+	optionalServer = kind[netip.AddrPort]{want: "an address with a port", shape: text, show: showServer, parse: parseServer}
 )
+
+func parseServer(s string) (netip.AddrPort, error) {
+	if s == "" {
+		return netip.AddrPort{}, nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 || ap.Addr().IsMulticast() {
+		return ap, errors.New(`is not an address with a port as "127.0.0.1:8600"`)
+	}
+	return ap, nil
+}
+
+func showServer(ap netip.AddrPort) string {
+	if !ap.IsValid() {
+		return ""
+	}
+	return ap.String()
+}
 
 // check runs a kind's parser for its verdict.
 func (k kind[T]) check(s string) error {

@@ -235,7 +235,7 @@ func (l *loader) lookUp(s *setting) []string {
 		}
 		return []string{name}
 	}
-	servers, err := nameservers(l.opts.resolvConf())
+	servers, err := nameservers(l.opts.resolvConf(), systemdResolv)
 	if err != nil {
 		l.out.Warnings = append(l.out.Warnings, oneLine("dns.upstreams: "+err.Error()))
 	}

@@ -3,7 +3,9 @@ package config
 import (
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -22,10 +24,11 @@ func TestDefaults(t *testing.T) {
 		PoolSize:  24,
 		VTEPPool:  netip.MustParsePrefix("100.64.0.0/16"),
 		IPAM:      IPAM{Quarantine: time.Minute},
-		DNS:       DNS{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")}, Domain: "weft"},
-		CNI:       CNI{Dir: "/etc/cni/net.d"},
-		Consul:    Consul{Address: "127.0.0.1:8500", Prefix: "weft", CatalogPrefix: "weft-", Binary: "consul"},
-		Log:       Log{Level: slog.LevelInfo, Format: FormatText},
+		DNS: DNS{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")}, Domain: "weft",
+			Listen: netip.MustParseAddrPort("127.0.0.1:8653"), Consul: netip.MustParseAddrPort("127.0.0.1:8600"), Prefer: PreferAny},
+		CNI:    CNI{Dir: "/etc/cni/net.d"},
+		Consul: Consul{Address: "127.0.0.1:8500", Prefix: "weft", CatalogPrefix: "weft-", Binary: "consul"},
+		Log:    Log{Level: slog.LevelInfo, Format: FormatText},
 	}, l.Config)
 	diff(t, []string(nil), l.Files)
 	diff(t, []string(nil), l.Warnings)
@@ -175,5 +178,33 @@ func TestEndpoint(t *testing.T) {
 			scheme, host := tt.consul.Endpoint()
 			diff(t, []string{tt.scheme, tt.host}, []string{scheme, host})
 		})
+	}
+}
+
+// TestStub follows systemd-resolved's stub to the servers behind it, and only that.
+func TestStub(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	real := file("real", "nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
+	empty := file("empty", "")
+	for _, tc := range []struct {
+		name, conf, real, want string
+	}{
+		{"stub", "nameserver 127.0.0.53\n", real, "192.0.2.53 2001:db8::53"},
+		{"stub, its servers not readable", "nameserver 127.0.0.53\n", filepath.Join(dir, "none"), "127.0.0.53"},
+		{"stub, without servers", "nameserver 127.0.0.53\n", empty, "127.0.0.53"},
+		{"stub and another", "nameserver 127.0.0.53\nnameserver 192.0.2.1\n", real, "127.0.0.53 192.0.2.1"},
+		{"no stub", "nameserver 192.0.2.1\n", real, "192.0.2.1"},
+	} {
+		got, err := nameservers(file("conf", tc.conf), tc.real)
+		if err != nil || strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: %v, %v, want %s", tc.name, got, err, tc.want)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -43,13 +44,29 @@ func (l *loader) warn() {
 // maxNameservers is MAXNS of resolv.h: the resolver uses no more either.
 const maxNameservers = 3
 
-// nameservers reads the name servers of a resolv.conf(5); lines it does not understand are passed over, as the resolver does.
-func nameservers(path string) ([]string, error) {
+// systemdResolv lists the servers that systemd-resolved itself asks (systemd-resolved.service(8)).
+const systemdResolv = "/run/systemd/resolve/resolv.conf"
+
+// nameservers reads the name servers of a resolv.conf(5); lines it does not understand are passed over, as the resolver
+// does. Where only systemd-resolved's stub is named, its own servers from the file real stand instead: the stub may be
+// told to ask weft.
+func nameservers(path, real string) ([]string, error) {
 	data, _, err := readFile(path)
 	if err != nil {
 		return nil, fileError(path, err)
 	}
-	return parseResolvConf(data), nil
+	servers := parseResolvConf(data)
+	if len(servers) == 0 || slices.ContainsFunc(servers, func(s string) bool { return s != "127.0.0.53" && s != "127.0.0.54" }) {
+		return servers, nil
+	}
+	data, _, err = readFile(real)
+	if err != nil {
+		return servers, nil // the stub answers too
+	}
+	if behind := parseResolvConf(data); len(behind) > 0 {
+		return behind, nil
+	}
+	return servers, nil
 }
 
 func parseResolvConf(data []byte) []string {

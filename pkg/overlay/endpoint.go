@@ -61,6 +61,8 @@ type Endpoint struct {
 	Services []string   `json:"services,omitempty"`
 	Aliases  []string   `json:"aliases,omitempty"`
 	Ports    []Port     `json:"ports,omitempty"`
+	// Health decides whether names lead to it; the data path does not look at it.
+	Health Health `json:"health,omitempty"`
 }
 
 // Router is a node's own presence on a network, beside the shared gateway: probes, service addresses and published

@@ -25,6 +25,8 @@ type LocalEndpoint struct {
 	HostRoute bool `json:"hostRoute,omitempty"`
 	// Owner names the program that keeps the endpoint, empty for none; weft itself makes nothing of it.
 	Owner string `json:"owner,omitempty"`
+	// Check is its health check; the zero value is none.
+	Check Check `json:"check,omitzero"`
 	// Leaving marks an endpoint that is being detached.
 	Leaving bool `json:"leaving,omitempty"`
 }

@@ -90,7 +90,7 @@ func (e Endpoint) Validate() error {
 }
 
 func (e Endpoint) validate() error {
-	if err := firstError(checkStoredName(EndpointName, e.Name), checkUnicast4("address", e.Address), e.MAC.Validate()); err != nil {
+	if err := firstError(checkStoredName(EndpointName, e.Name), checkUnicast4("address", e.Address), e.MAC.Validate(), e.Health.validate()); err != nil {
 		return err
 	}
 	if max(len(e.Services), len(e.Aliases), len(e.Ports)) > maxNames {

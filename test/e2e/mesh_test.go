@@ -152,11 +152,11 @@ func TestForgedPackets(t *testing.T) {
 	w.run("n1", "ip", "addr", "add", "198.18.0.101/24", "dev", "eth0") // an address that no record names
 	t.Cleanup(func() { w.run("n1", "ip", "addr", "del", "198.18.0.101/24", "dev", "eth0") })
 	userTo := func(address, marker string) []string {
-		return tool("send", address+":4789", toHex(forgery(t, plain, victimPlain, marker)), "20", "65534")
+		return tool("send", address+":4789", toHex(forgery(t, plain, victimPlain, marker)), "40", "65534")
 	}
 	underlayFrame := func(from string, n api.Network, v api.Attachment, marker string, src netip.Addr) []string {
 		return tool("frame", "eth0", toHex(ethernet(w.hardware("n1"), w.hardware(from), 0x0800,
-			udp4(src, n1, 40000, 4789, forgery(t, n, v, marker)))), "20")
+			udp4(src, n1, 40000, 4789, forgery(t, n, v, marker)))), "40")
 	}
 	for _, c := range []struct {
 		name    string
@@ -171,17 +171,17 @@ func TestForgedPackets(t *testing.T) {
 		{"underlay, plain VNI, from a weft node that is not on it", "victim-plain", "n3", underlayFrame("n3", plain, victimPlain, "n3-plain", n3), []string{"n1"}, false},
 		{"underlay, encrypted VNI", "victim", "out", underlayFrame("out", enc, victim, "out-enc", w.underlay("out")), []string{"n1"}, false},
 		{"underlay, encrypted VNI, source of a member", "victim", "out", underlayFrame("out", enc, victim, "spoofed-enc", n2), []string{"n1"}, false},
-		{"inside an endpoint, through egress", "victim-plain", "n2", in("member-plain", tool("send", n1.String()+":4789", toHex(forgery(t, plain, victimPlain, "egress")), "20")), []string{"n2", "n1"}, false},
-		{"inside an endpoint, through egress, encrypted VNI", "victim", "n2", in("member", tool("send", n1.String()+":4789", toHex(forgery(t, enc, victim, "egress-enc")), "20")), []string{"n2", "n1"}, false},
-		{"unprivileged user of a member's host", "victim-plain", "n2", tool("send", n1.String()+":4789", toHex(forgery(t, plain, victimPlain, "user")), "20", "65534"), []string{"n2"}, false},
-		{"root process of a member's host", "victim-plain", "n2", tool("send", n1.String()+":4789", toHex(forgery(t, plain, victimPlain, "root")), "20"), []string{"n2"}, false},
+		{"inside an endpoint, through egress", "victim-plain", "n2", in("member-plain", tool("send", n1.String()+":4789", toHex(forgery(t, plain, victimPlain, "egress")), "40")), []string{"n2", "n1"}, false},
+		{"inside an endpoint, through egress, encrypted VNI", "victim", "n2", in("member", tool("send", n1.String()+":4789", toHex(forgery(t, enc, victim, "egress-enc")), "40")), []string{"n2", "n1"}, false},
+		{"unprivileged user of a member's host", "victim-plain", "n2", tool("send", n1.String()+":4789", toHex(forgery(t, plain, victimPlain, "user")), "40", "65534"), []string{"n2"}, false},
+		{"root process of a member's host", "victim-plain", "n2", tool("send", n1.String()+":4789", toHex(forgery(t, plain, victimPlain, "root")), "40"), []string{"n2"}, false},
 		{"unprivileged user, to a secondary address", "victim-plain", "n2", userTo("198.18.0.101", "secondary"), []string{"n1", "n2"}, false},
 		{"unprivileged user, to the broadcast address", "victim-plain", "n2", userTo("198.18.0.255", "broadcast"), []string{"n1", "n2"}, false},
 		{"unprivileged user, to a multicast group", "victim-plain", "n2", userTo("224.0.0.1", "multicast"), []string{"n1", "n2"}, false},
-		{"inside an endpoint, to a secondary address", "victim-plain", "n2", in("member-plain", tool("send", "198.18.0.101:4789", toHex(forgery(t, plain, victimPlain, "egress-2")), "20")), []string{"n2", "n1"}, false},
+		{"inside an endpoint, to a secondary address", "victim-plain", "n2", in("member-plain", tool("send", "198.18.0.101:4789", toHex(forgery(t, plain, victimPlain, "egress-2")), "40")), []string{"n2", "n1"}, false},
 		{"member, to a secondary address", "victim-plain", "n2", tool("frame", "eth0", toHex(ethernet(w.hardware("n1"), w.hardware("n2"), 0x0800,
-			udp4(n2, netip.MustParseAddr("198.18.0.101"), 40000, 4789, forgery(t, plain, victimPlain, "member-2")))), "20"), []string{"n1"}, false},
-		{"mesh member that is not on the network", "victim", "n3", w.inTransit("n3", tool("send", w.vtep("n1").String()+":4789", toHex(forgery(t, enc, victim, "mesh")), "20")), []string{"n1"}, false},
+			udp4(n2, netip.MustParseAddr("198.18.0.101"), 40000, 4789, forgery(t, plain, victimPlain, "member-2")))), "40"), []string{"n1"}, false},
+		{"mesh member that is not on the network", "victim", "n3", w.inTransit("n3", tool("send", w.vtep("n1").String()+":4789", toHex(forgery(t, enc, victim, "mesh")), "40")), []string{"n1"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &world{w.Lab, t}

@@ -78,7 +78,7 @@ func (b *Backend) Attach(ctx context.Context, spec api.AttachSpec, peer apiserve
 	}
 	b.endpoints = append(b.endpoints, api.Endpoint{
 		ID: a.ID, Name: a.Name, Network: n.Name, Node: "n1", Address: addr, MAC: a.MAC, Service: service,
-		Services: spec.Services, Local: true, NetNS: a.NetNS, DNS: a.DNS, PID: spec.PID, State: "up", Owner: spec.Owner,
+		Services: spec.Services, Aliases: spec.Aliases, Ports: spec.Ports, Local: true, NetNS: a.NetNS, DNS: a.DNS, PID: spec.PID, State: "up", Owner: spec.Owner,
 		IfName: cmp.Or(spec.IfName, "eth0"),
 	})
 	if b.peers == nil {
