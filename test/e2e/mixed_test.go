@@ -75,12 +75,7 @@ func (w *world) exchange(at map[string]api.Attachment, hosts ...string) {
 		// The sum over a stream would not show a checksum that the receiver mends or ignores: the sink looks at
 		// those of the packets as well.
 		s := w.start(to, in("mix-"+to, tool("sink", fmt.Sprint(port), fmt.Sprint(len(hosts)-1))))
-		w.eventually(5*time.Second, "sink on "+to, func() error {
-			if !strings.Contains(s.err.String(), "ready") {
-				return fmt.Errorf("not ready: %s", s.err.String())
-			}
-			return nil
-		})
+		w.ready(s, "sink on "+to)
 		for _, from := range hosts {
 			if from == to {
 				continue

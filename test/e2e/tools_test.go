@@ -115,7 +115,8 @@ type pings struct {
 	Error          string  // the first error of a send, as "message too long"
 }
 
-// toolPing ADDRESS COUNT INTERVAL SIZE: ICMP echoes with DF set; SIZE is the whole IP packet.
+// toolPing ADDRESS COUNT INTERVAL SIZE: ICMP echoes with DF set; SIZE is the whole IP packet. It prints "ready" on stderr
+// when it begins.
 func toolPing(args []string) (any, error) {
 	var count, size int
 	if len(args) != 4 {
@@ -143,6 +144,7 @@ func toolPing(args []string) (any, error) {
 	}); err != nil || serr != nil {
 		return nil, errors.Join(err, serr)
 	}
+	fmt.Fprintln(os.Stderr, "ready")
 	return ping(c, &net.IPAddr{IP: net.ParseIP(args[0])}, count, interval, size)
 }
 
@@ -340,20 +342,29 @@ func (w *world) ping(host, endpoint, address string, count int, interval time.Du
 	return p
 }
 
+// startPing returns when the first packet is on its way, however long it takes to start the tool.
 func (w *world) startPing(host, endpoint, address string, count int, interval time.Duration, size int) *running {
 	w.t.Helper()
-	return w.start(host, in(endpoint, tool("ping", address, fmt.Sprint(count), interval.String(), fmt.Sprint(size))))
+	r := w.start(host, in(endpoint, tool("ping", address, fmt.Sprint(count), interval.String(), fmt.Sprint(size))))
+	w.ready(r, "ping in "+endpoint)
+	return r
+}
+
+// ready waits until a tool says that it has begun.
+func (w *world) ready(r *running, what string) {
+	w.t.Helper()
+	w.eventually(5*time.Second, what, func() error {
+		if said := r.err.String(); !strings.Contains(said, "ready") {
+			return fmt.Errorf("not ready: %s", said)
+		}
+		return nil
+	})
 }
 
 // listen starts a UDP listener in an endpoint and waits until it listens.
 func (w *world) listen(host, endpoint string, port int, d time.Duration) *running {
 	w.t.Helper()
 	r := w.start(host, in(endpoint, tool("listen", fmt.Sprint(port), d.String())))
-	w.eventually(5*time.Second, "listener in "+endpoint, func() error {
-		if !strings.Contains(r.err.String(), "ready") {
-			return errors.New("not ready")
-		}
-		return nil
-	})
+	w.ready(r, "listener in "+endpoint)
 	return r
 }

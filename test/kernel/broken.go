@@ -24,7 +24,7 @@ var faults = []fault{
 		suite: "e2e", run: "TestFullMTUPingEncrypted"},
 	{name: "VXLAN is made in the network's namespace, not in its underlay's", file: "pkg/kernel/apply_links.go",
 		from: "from, err := k.spaces.get(it.Underlay)", to: "from, err := k.spaces.get(it.NS)",
-		suite: "e2e", run: "TestFullMTUPingEncrypted"},
+		suite: "kernel", run: "TestRoundTrip"},
 	{name: "the WireGuard device is made in the transit namespace, and with it its UDP socket", file: "pkg/wireguard/kernel.go",
 		from: "err := addWireGuard(kstate.Transit, name, mtu)", to: "err := netns.Do(kstate.Transit, func() error { return addWireGuard(kstate.Transit, name, mtu) })",
 		suite: "wireguard", run: "TestMesh/kernel"},

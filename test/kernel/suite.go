@@ -19,17 +19,20 @@ type suite struct {
 	needs     []string // binaries from bin/, put beside the test binary
 }
 
+// slowness is how much slower than the tests expect an emulated machine may be, by which their limits are stretched.
+const slowness = "WEFT_E2E_SLOW=5"
+
 // suites are what depends on the kernel's own WireGuard, and what meets other kernels' VXLAN, bridge and nftables. What
 // does not depend on them is left to the host, which is many times faster.
 var suites = []suite{
 	{name: "wireguard", pkg: "./pkg/wireguard", run: "^(TestProbe|TestMesh|TestFirstContact|TestCrossing|TestRoaming|TestManyPeers)$/^kernel",
-		full: "."},
+		full: ".", env: []string{slowness}},
 	{name: "kernel", pkg: "./pkg/kernel", run: "TestRoundTrip|TestVXLANInWrongNamespace|TestDrift|TestRulesMean", full: "."},
 	{name: "e2e", pkg: "./test/e2e", needs: []string{"weft", "consul"},
 		run: "TestFullMTU|TestForgedPackets|TestFirstContact|TestAgentKilled|TestStolenIdentity|TestOverlappingNetworks|TestMixedMesh|" +
 			"TestRepair/WireGuard|TestRepair/VTEP",
 		full: ".",
-		env:  []string{"WEFT_E2E_WEFT=/t/weft", "WEFT_E2E_CONSUL=/t/consul", "WEFT_E2E_BACKEND=kernel", "WEFT_E2E_SLOW=5"}},
+		env:  []string{"WEFT_E2E_WEFT=/t/weft", "WEFT_E2E_CONSUL=/t/consul", "WEFT_E2E_BACKEND=kernel", slowness}},
 }
 
 // choose picks the suites, with what of them is to run.
