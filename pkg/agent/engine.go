@@ -20,9 +20,6 @@ func (a *Agent) engineStatus(st *api.Status) {
 		st.Problems = append(st.Problems, api.Problem{Subject: "engine", Message: oneLine(err.Error())})
 		return
 	}
-	if traffic.Stuck != "" {
-		st.Problems = append(st.Problems, api.Problem{Subject: "engine", Message: traffic.Stuck})
-	}
 	if st.Drops == nil {
 		st.Drops = map[string]uint64{}
 	}

@@ -163,7 +163,7 @@ func (b *bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 	return &endpoint{addr: a}, nil
 }
 
-// endpoint is where a peer is, and how to answer: with the address and through the interface it was heard on. It does
+// endpoint is where a peer is, and how to answer: from the address it was heard on. It does
 // not change but for forgetting the latter, so many packets share one.
 type endpoint struct {
 	addr    netip.AddrPort
@@ -193,6 +193,18 @@ func (e *endpoint) SrcIP() netip.Addr {
 		a, _ = netip.AddrFromSlice(p[at : at+16])
 	}
 	return a
+}
+
+// forgetInterface leaves the way out to routing, which may change while the address stays; a link-local address has a
+// meaning only on its link.
+func (e *endpoint) forgetInterface() {
+	at := unix.CmsgLen(0)
+	switch src := e.SrcIP(); {
+	case src.Is4():
+		clear(e.pktinfo[at : at+4])
+	case src.Is6() && !src.IsLinkLocalUnicast():
+		clear(e.pktinfo[at+16 : at+20])
+	}
 }
 
 // source is the control message that sends as the peer was heard.

@@ -44,6 +44,7 @@ type receiver struct {
 	spill   [halves][largest]byte
 	scratch [largest]byte
 	last    *endpoint
+	heard   []byte // its pktinfo as it was received
 	got     int
 	errno   unix.Errno
 }
@@ -180,10 +181,12 @@ func (r *receiver) endpoint(i int, pktinfo []byte) *endpoint {
 		a = netip.AddrFrom4([4]byte(name[4:8]))
 	}
 	addr := netip.AddrPortFrom(a, port)
-	if l := r.last; l != nil && l.addr == addr && !l.cleared.Load() && slices.Equal(l.pktinfo, pktinfo) {
+	if l := r.last; l != nil && l.addr == addr && !l.cleared.Load() && slices.Equal(r.heard, pktinfo) {
 		return l
 	}
+	r.heard = append(r.heard[:0], pktinfo...)
 	r.last = &endpoint{addr: addr, pktinfo: slices.Clone(pktinfo)}
+	r.last.forgetInterface()
 	return r.last
 }
 

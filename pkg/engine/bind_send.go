@@ -59,7 +59,14 @@ func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 	var err error
 	for len(bufs) > 0 && err == nil {
 		n := w.prepare(bufs[:min(len(bufs), batch)], src, s, !s.noGSO.Load())
-		err = w.flush(s)
+		if err = w.flush(s); err != nil && err != unix.EIO && err != unix.EMSGSIZE && src != nil && w.from == 0 {
+			// The address that the peer sent to may be this host's no longer: then the kernel chooses, and the next
+			// packet from there says what to use.
+			e.ClearSrc()
+			src = nil
+			n = w.prepare(bufs[:min(len(bufs), batch)], src, s, !s.noGSO.Load())
+			err = w.flush(s)
+		}
 		if gso := err == unix.EIO; (gso || err == unix.EINVAL || err == unix.EMSGSIZE) && !s.noGSO.Load() {
 			// EIO: the device has no checksum offload, without which there is no UDP_SEGMENT. The others: a segment is
 			// larger than the path's MTU; one by one they can be sent in fragments.

@@ -107,6 +107,4 @@ type Peer struct {
 // Traffic is what belongs to no network.
 type Traffic struct {
 	Drops map[string]uint64 `json:"drops,omitempty"`
-	// Stuck names what has made no progress for a while although it has work; "" is all well.
-	Stuck string `json:"stuck,omitempty"`
 }
