@@ -31,6 +31,7 @@ type socket struct {
 	raw   syscall.RawConn
 	is6   bool
 	noGSO atomic.Bool
+	ended chan struct{} // closed with the socket
 }
 
 func newBind() *bind {
@@ -95,7 +96,7 @@ func openSocket(is6 bool, port uint16) (*socket, uint16, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	s := &socket{conn: c.(*net.UDPConn), is6: is6}
+	s := &socket{ended: make(chan struct{}), conn: c.(*net.UDPConn), is6: is6}
 	if s.raw, err = s.conn.SyscallConn(); err != nil {
 		return nil, 0, errors.Join(err, c.Close())
 	}
@@ -129,6 +130,7 @@ func (b *bind) Close() error {
 func (b *bind) closeLocked() (err error) {
 	for _, s := range []**socket{&b.v4, &b.v6} {
 		if *s != nil {
+			close((*s).ended)
 			err = errors.Join(err, (*s).conn.Close())
 			*s = nil
 		}

@@ -70,7 +70,12 @@ func (r *receiver) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (
 	if r.errno != 0 {
 		// wireguard-go gives a socket up after some errors, or at once; then the engine would be deaf. What can go
 		// wrong here (no memory) passes.
-		time.Sleep(receivePause)
+		pause := time.NewTimer(receivePause)
+		defer pause.Stop()
+		select {
+		case <-pause.C:
+		case <-r.socket.ended:
+		}
 		return 0, nil
 	}
 	for i := range r.got {

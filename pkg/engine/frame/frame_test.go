@@ -480,31 +480,3 @@ func checkSegment(t *testing.T, c *Cut, i int, s, b []byte) {
 		t.Fatalf("segment %d: sequence number", i)
 	}
 }
-
-// FuzzCoalesce: any frames in, the same bytes out after join and cut. Frames are cut from data, each preceded by its
-// length.
-func FuzzCoalesce(f *testing.F) {
-	pack := func(frames [][]byte) (b []byte) {
-		for _, x := range frames {
-			b = append(be.AppendUint16(b, uint16(len(x))), x...)
-		}
-		return b
-	}
-	s := spec{tcp: true, flags: flagACK | flagPSH, tcpOptions: 12, payload: make([]byte, 900)}
-	f.Add(pack(s.cutSlowly(300)))
-	s = spec{v6: true, payload: make([]byte, 900)}
-	f.Add(pack(s.cutSlowly(300)))
-	r := rand.New(rand.NewPCG(5, 6))
-	f.Add(pack(randomFrames(r)))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var frames [][]byte
-		for len(b) > 2 && len(frames) < 128 {
-			n := min(int(be.Uint16(b)), len(b)-2)
-			if n >= etherLen {
-				frames = append(frames, b[2:2+n])
-			}
-			b = b[2+n:]
-		}
-		checkJoin(t, frames)
-	})
-}
