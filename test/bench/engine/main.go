@@ -478,6 +478,9 @@ func (v *variant) down() error {
 		if h == nil {
 			continue
 		}
+		for _, f := range []string{".lock", ".sock"} { // the engine leaves its lock on purpose
+			_ = os.Remove("/run/weft/engine-" + h.device + f)
+		}
 		for _, s := range []string{"c", "n", "t", ""} {
 			if _, err := os.Stat("/run/netns/" + h.ns + s); err == nil {
 				errs = append(errs, command("ip", "netns", "del", h.ns+s))
