@@ -63,6 +63,16 @@ key "weft/cluster" {
 service "weft" {
   policy = "write"
 }
+# "write" lets it ask its Consul agent to join known members again while no server answers; with "read" it does not.
 agent "CONSUL_NODE" {
+  policy = "write"
+}
+
+# The instances of services that run here (consul.catalog_prefix), and who else is there: Consul's word that a host is
+# dead takes its endpoints out of the names.
+service_prefix "weft-" {
+  policy = "write"
+}
+node_prefix "" {
   policy = "read"
 }

@@ -11,7 +11,6 @@ import (
 // writer is the state of one Write.
 type writer struct {
 	joiner frame.Joiner
-	nets   []*network
 	from   []tally // per network and remote of this batch
 	iov    []unix.Iovec
 	last   source

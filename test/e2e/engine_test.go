@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,6 +50,6 @@ func (w *world) enginePID(host string) int {
 			return pid
 		}
 	}
-	w.t.Fatal(fmt.Sprintf("no engine on %s", host))
+	w.t.Fatalf("no engine on %s", host)
 	return 0
 }
