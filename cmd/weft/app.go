@@ -56,7 +56,7 @@ weft status`,
 		"the agent's `PATH`; environment WEFT_SOCKET")
 	root.AddCommand(
 		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.endpointCommand(),
-		a.nodeCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
+		a.nodeCommand(), a.keyCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
 		a.internalEnterCommand(), engineCommand(),
 		newAgentCommand(), newConfigCommand(), newLabCommand(), completionCommand(),
 	)

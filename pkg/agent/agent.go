@@ -54,7 +54,7 @@ type Agent struct {
 	lock     *os.File
 	keys     *store.Store
 	identity keys.Identity
-	wgKey    keys.PrivateKey
+	ring     *keyring
 	under    underlay
 	backend  wireguard.Backend
 	kernel   *kernel.Kernel
@@ -67,6 +67,8 @@ type Agent struct {
 	watchKick   chan struct{}
 	saveKick    chan struct{}
 	assertKick  chan struct{}
+	rotateKick  chan struct{}
+	pairKick    chan struct{}
 
 	snap atomic.Pointer[overlay.Snapshot]
 	cfg  atomic.Pointer[config.Config]
@@ -83,13 +85,16 @@ type Agent struct {
 	paths     map[string]path   // what the last probe found, by node
 	notes     map[string]string // standing problems of the agent itself, by subject
 	trouble   []overlay.Problem // found while reconciling
-	leaving   bool
-	leftAt    time.Time
-	purge     bool
-	holdUntil time.Time     // no new leases before
-	published chan struct{} // closed and replaced after each publication
-	joined    bool
-	poolRun   func(*pool) // starts a pool's maintenance; set by Run
+	// carried says which key generation carries the traffic to each peer; rotateAsked that a change of keys is to begin.
+	carried     map[string]int
+	rotateAsked bool
+	leaving     bool
+	leftAt      time.Time
+	purge       bool
+	holdUntil   time.Time     // no new leases before
+	published   chan struct{} // closed and replaced after each publication
+	joined      bool
+	poolRun     func(*pool) // starts a pool's maintenance; set by Run
 
 	// attaching serialises attach and detach per endpoint id.
 	attaching keyedMutex
@@ -108,7 +113,8 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
 		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, publishKick: make(chan struct{}, 1),
-		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
+		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1),
+		rotateKick: make(chan struct{}, 1), pairKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -131,10 +137,10 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.lock, err = lockDir(cfg.DataDir); err != nil {
 		return err
 	}
-	if err := a.openKeys(cfg); err != nil {
+	if a.state, err = loadState(cfg.DataDir, cfg.NodeName); err != nil {
 		return err
 	}
-	if a.state, err = loadState(cfg.DataDir, cfg.NodeName); err != nil {
+	if err := a.openKeys(cfg); err != nil {
 		return err
 	}
 	if a.ledger, err = loadLedger(cfg.DataDir, a.log); err != nil {
@@ -161,15 +167,26 @@ func (a *Agent) open(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) openKeys(cfg config.Config) (err error) {
+// openKeys loads the keys of the live generations, or makes the first ones. Those of generations that are not live are
+// what a crash during a change of keys left.
+func (a *Agent) openKeys(cfg config.Config) error {
+	secret, err := readSecret(cfg.Trust.SecretFile)
+	if err != nil {
+		return err
+	}
 	if a.keys, err = store.Open(filepath.Join(cfg.DataDir, "keys")); err != nil {
 		return err
 	}
 	if a.identity, err = a.keys.Identity(); err != nil {
 		return err
 	}
-	a.wgKey, err = a.keys.WireGuard(1)
-	return err
+	a.ring = newKeyring(a.keys)
+	for _, g := range a.state.Keys.Live {
+		if err := a.ring.load(g, secret); err != nil {
+			return err
+		}
+	}
+	return a.ring.keep(a.state.Keys.Live)
 }
 
 func (a *Agent) openKernel(ctx context.Context, cfg config.Config) (err error) {
@@ -178,9 +195,7 @@ func (a *Agent) openKernel(ctx context.Context, cfg config.Config) (err error) {
 		return err
 	}
 	a.log.Info("wireguard backend chosen", "backend", a.backend.Name())
-	a.kernel, err = kernel.New(kernel.Config{Log: a.log, Backend: a.backend, Keyring: func(k keys.PublicKey) (keys.PrivateKey, bool) {
-		return a.wgKey, a.wgKey.Public() == k
-	}})
+	a.kernel, err = kernel.New(kernel.Config{Log: a.log, Backend: a.backend, Keyring: a.ring.private, PSK: a.ring.preshared})
 	return err
 }
 
@@ -211,7 +226,7 @@ func (a *Agent) Close() error {
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
 	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
-		Processes: a, Nodes: a, System: a})
+		Processes: a, Nodes: a, System: a, Keys: a})
 	if err != nil {
 		return err
 	}
@@ -241,6 +256,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("checks", a.reportChecks)
 	task("probes", a.probeLoop)
 	task("assert", a.assertLoop)
+	task("key agreement", a.pairLoop)
+	task("rotation", a.rotateLoop)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -35,7 +35,7 @@ type ownRecord struct {
 }
 
 // publishLoop keeps this node's own records in Consul as they should be: level-triggered, one transaction each, the
-// record together with its revision.
+// record together with its revision, if it has a key for that.
 func (a *Agent) publishLoop(ctx context.Context) error {
 	backoff := 100 * time.Millisecond
 	var timer <-chan time.Time
@@ -87,11 +87,14 @@ func (a *Agent) publish(ctx context.Context) error {
 		return errors.Join(errs...) // what is signed is known here; Consul gets it when it answers
 	}
 	for _, d := range todo {
-		record := consul.Set(d.rec.Path, d.rec.Value)
-		if d.rec.Revision == 1 {
-			record = consul.CAS(d.rec.Path, d.rec.Value, 0) // whoever is first has the name
+		ops := []consul.Op{consul.Set(d.rec.Path, d.rec.Value)}
+		if d.rec.Revision == 1 && d.rec.Path == nodePath(a.opt.Config.NodeName) {
+			ops[0] = consul.CAS(d.rec.Path, d.rec.Value, 0) // whoever is first has the name
 		}
-		err := a.consul.Txn(ctx, record, consul.Set(d.rev, []byte(strconv.FormatUint(d.rec.Revision, 10))))
+		if d.rev != "" {
+			ops = append(ops, consul.Set(d.rev, []byte(strconv.FormatUint(d.rec.Revision, 10))))
+		}
+		err := a.consul.Txn(ctx, ops...)
 		if errors.Is(err, consul.ErrConflict) {
 			err = a.conflict(ctx, d.rec)
 		}
@@ -176,7 +179,7 @@ func (a *Agent) ownRecordsLocked() []ownRecord {
 			same: sameAs(set, func(s *overlay.EndpointSet) { s.Revision = 0 }),
 			at:   func(rev uint64) any { set := set; set.Revision = rev; return set }})
 	}
-	return out
+	return append(out, a.kemRecordsLocked()...)
 }
 
 // sameNodeLocked also asks for a new revision when another node removed this one: by publishing it is present again.
@@ -188,7 +191,7 @@ func (a *Agent) sameNodeLocked(n overlay.Node) func([]byte) bool {
 
 func (a *Agent) nodeLocked() overlay.Node {
 	cfg := a.cfg.Load()
-	n := overlay.Node{Name: cfg.NodeName, Identity: a.identity.Public(), WireGuard: a.wireGuardKeys(), Underlay: []netip.Addr{a.under.Addr},
+	n := overlay.Node{Name: cfg.NodeName, Identity: a.identity.Public(), WireGuard: a.ring.public(a.state.Keys.Published(), cfg.WireGuard.Ports), Underlay: []netip.Addr{a.under.Addr},
 		UnderlayMTU: a.under.MTU, VTEP: a.state.VTEP, VXLANPort: cfg.VXLAN.Port, Datacenter: a.state.Datacenter,
 		Version: a.opt.Version, Backend: a.backend.Name()}
 	if a.leaving {

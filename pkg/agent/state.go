@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"weft/keys/store"
 	"weft/pkg/ipam"
 	"weft/pkg/ledger"
 	"weft/pkg/overlay"
+	"weft/pkg/rotate"
 )
 
 // localState is what this node alone knows and must know again after a restart, with Consul away: data_dir/state.json.
@@ -22,6 +24,8 @@ type localState struct {
 	Node    string     `json:"node"`
 	Cluster string     `json:"cluster,omitempty"`
 	VTEP    netip.Addr `json:"vtep,omitzero"`
+	// Keys is where this node stands with its generations of WireGuard keys.
+	Keys rotate.State `json:"keys"`
 	// Datacenter is that of the Consul agent, as it said when this node joined last.
 	Datacenter string `json:"datacenter,omitempty"`
 	// Endpoints holds the intents of attach, by id.
@@ -46,6 +50,9 @@ func newState(node string) *localState {
 
 // fill makes the maps that are nil.
 func (s *localState) fill() {
+	if len(s.Keys.Live) == 0 { // also of a version that never changed keys
+		s.Keys = rotate.First(time.Now())
+	}
 	if s.Endpoints == nil {
 		s.Endpoints = map[overlay.EndpointID]overlay.LocalEndpoint{}
 	}
@@ -88,6 +95,9 @@ func loadState(dir, node string) (*localState, error) {
 			return nil, fmt.Errorf("read local state %s: %w: move the file away to start anew", path, err)
 		}
 		s.fill()
+		if !s.Keys.Valid() {
+			return nil, fmt.Errorf("read local state %s: key generations %v cannot be: move the file away to start anew", path, s.Keys.Live)
+		}
 	}
 	if s.Format != stateFormat {
 		return nil, fmt.Errorf("read local state %s: format %d is not known to this version (it writes %d): use the version that wrote it", path, s.Format, stateFormat)

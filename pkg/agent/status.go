@@ -36,6 +36,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	for _, e := range a.state.Endpoints {
 		local[e.NetworkID]++
 	}
+	st.Keys = a.keyStatusLocked()
 	for _, subject := range sortedNames(a.notes) {
 		st.Problems = append(st.Problems, api.Problem{Subject: subject, Message: a.notes[subject]})
 	}
@@ -88,10 +89,15 @@ func (a *Agent) peerStatus(ctx context.Context, st *api.Status, s *overlay.Snaps
 				if x.PublicKey != k.PublicKey {
 					continue
 				}
-				p.Endpoint, p.RxBytes, p.TxBytes = x.Endpoint.String(), int64(x.Rx), int64(x.Tx)
+				if carrier := st.Keys.Carried[name]; carrier == 0 || carrier == k.Generation {
+					p.Endpoint = x.Endpoint.String()
+				}
+				p.RxBytes, p.TxBytes = p.RxBytes+int64(x.Rx), p.TxBytes+int64(x.Tx) // over both generations during a change
 				if !x.LastHandshake.IsZero() {
 					age := time.Since(x.LastHandshake)
-					p.HandshakeAgeSeconds, p.Up = age.Round(100*time.Millisecond).Seconds(), age < peerUp
+					if s := age.Round(100 * time.Millisecond).Seconds(); p.HandshakeAgeSeconds < 0 || s < p.HandshakeAgeSeconds {
+						p.HandshakeAgeSeconds, p.Up = s, age < peerUp
+					}
 				}
 			}
 		}

@@ -43,6 +43,7 @@ func (a *Agent) manageWatches(ctx context.Context) error {
 			g.Go(func() error { return a.watchRecords(ctx, "networks") })
 			g.Go(func() error { return a.watchRecords(ctx, "removed") })
 			g.Go(func() error { return a.watchNodes(ctx) })
+			g.Go(func() error { return a.watchRecords(ctx, consul.KEMDir(a.opt.Config.NodeName)) })
 			g.Go(func() error { return a.watchRecall(ctx) })
 			g.Go(func() error { return a.watchCluster(ctx) })
 		}
@@ -201,6 +202,8 @@ func (a *Agent) changedLocked() {
 	a.refresh()
 	a.loop.Kick()
 	kick(a.publishKick)
+	kick(a.pairKick)
+	kick(a.rotateKick)
 }
 
 func (a *Agent) deliver(source string) {

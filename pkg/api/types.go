@@ -22,6 +22,8 @@ import (
 //	GET    /v1/nodes                        []Node
 //	GET    /v1/nodes/{name}                 Node
 //	DELETE /v1/nodes/{name}                 a dead node's leases are freed
+//	GET    /v1/keys                         KeyStatus
+//	POST   /v1/keys/rotate                  -> KeyStatus; a change of WireGuard keys begins
 //	POST   /v1/leave                        LeaveSpec
 //	GET    /v1/plan                         text: wanted and observed kernel state, and the difference
 const Prefix = "/v1"
@@ -176,6 +178,7 @@ type Status struct {
 	Peers      []PeerStatus    `json:"peers"`
 	Networks   []NetworkStatus `json:"networks"`
 	Reconcile  ReconcileStatus `json:"reconcile"`
+	Keys       KeyStatus       `json:"keys"`
 	// Drops counts what the fences dropped, by counter name.
 	Drops    map[string]uint64 `json:"drops"`
 	Problems []Problem         `json:"problems"`
@@ -225,6 +228,20 @@ type ReconcileStatus struct {
 	LastChange time.Time `json:"lastChange,omitzero"`
 	// Frozen says why nothing is removed at present, empty when removal is allowed.
 	Frozen string `json:"frozen,omitempty"`
+}
+
+// KeyStatus says where this node stands with its generations of WireGuard keys.
+type KeyStatus struct {
+	// Generation is the newest live one.
+	Generation int `json:"generation"`
+	// Changing says that traffic moves from generation From to it; Carried is which carries the traffic to each peer.
+	Changing bool           `json:"changing"`
+	From     int            `json:"from,omitempty"`
+	Carried  map[string]int `json:"carried,omitempty"`
+	Since    time.Time      `json:"since,omitzero"`
+	// Next is about when the next change begins by itself; zero for never.
+	Next    time.Time `json:"next,omitzero"`
+	Problem string    `json:"problem,omitempty"`
 }
 
 // Problem is something wrong, with its cause and what to do.

@@ -82,6 +82,18 @@ func (c *Client) RemoveNode(ctx context.Context, name string) error {
 	return c.send(ctx, http.MethodDelete, nil, nil, "nodes", name)
 }
 
+// Keys says where this node stands with its WireGuard keys.
+func (c *Client) Keys(ctx context.Context) (k api.KeyStatus, err error) {
+	err = c.get(ctx, &k, "keys")
+	return k, err
+}
+
+// RotateKeys begins a change of WireGuard keys on all nodes.
+func (c *Client) RotateKeys(ctx context.Context) (k api.KeyStatus, err error) {
+	err = c.send(ctx, http.MethodPost, nil, &k, "keys", "rotate")
+	return k, err
+}
+
 // Leave makes the agent say goodbye, take its data path down and stop.
 func (c *Client) Leave(ctx context.Context, spec api.LeaveSpec) error {
 	return c.send(ctx, http.MethodPost, spec, nil, "leave")

@@ -154,6 +154,22 @@ func (s *Server) removeNode(w http.ResponseWriter, r *http.Request) error {
 	return done(w, s.cfg.Nodes.RemoveNode(r.Context(), r.PathValue("name")))
 }
 
+func (s *Server) getKeys(w http.ResponseWriter, r *http.Request) error {
+	k, err := s.cfg.Keys.Keys(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, k)
+}
+
+func (s *Server) rotateKeys(w http.ResponseWriter, r *http.Request) error {
+	k, err := s.cfg.Keys.RotateKeys(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, k)
+}
+
 func (s *Server) leave(w http.ResponseWriter, r *http.Request) error {
 	var spec api.LeaveSpec
 	if err := decode(r.Body, &spec); err != nil {

@@ -54,3 +54,10 @@ type System interface {
 	Leave(ctx context.Context, spec api.LeaveSpec) error
 	Plan(ctx context.Context) (string, error)
 }
+
+// Keys answers for this node's WireGuard keys.
+type Keys interface {
+	Keys(ctx context.Context) (api.KeyStatus, error)
+	// RotateKeys begins a change of keys and does not wait for its end; one that goes on already is no error.
+	RotateKeys(ctx context.Context) (api.KeyStatus, error)
+}

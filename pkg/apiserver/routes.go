@@ -31,6 +31,8 @@ func (s *Server) handler() http.Handler {
 		"/endpoints/{ref}/process": {"PUT": s.setProcess},
 		"/nodes":                   {"GET": s.listNodes},
 		"/nodes/{name}":            {"GET": s.getNode, "DELETE": s.removeNode},
+		"/keys":                    {"GET": s.getKeys},
+		"/keys/rotate":             {"POST": s.rotateKeys},
 		"/leave":                   {"POST": s.leave},
 		"/plan":                    {"GET": s.getPlan},
 	} {

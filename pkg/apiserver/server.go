@@ -33,6 +33,7 @@ type Config struct {
 	Processes Processes
 	Nodes     Nodes
 	System    System
+	Keys      Keys
 }
 
 // Server serves the API on one socket. Create it with New.
@@ -50,7 +51,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("make api server: no socket path")
 	case cfg.Log == nil:
 		return nil, errors.New("make api server: no logger")
-	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Processes == nil, cfg.Nodes == nil, cfg.System == nil:
+	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Processes == nil, cfg.Nodes == nil, cfg.System == nil, cfg.Keys == nil:
 		return nil, errors.New("make api server: a backend is missing")
 	}
 	return &Server{cfg: cfg, owner: uint32(os.Geteuid()), ready: make(chan struct{})}, nil

@@ -130,6 +130,25 @@ func (l *Ledger) acceptEndpoints(path string, signed keys.Signed) error {
 	return nil
 }
 
+func (l *Ledger) acceptKEM(path string, signed keys.Signed) error {
+	k, err := decode[overlay.KEM](signed)
+	if err != nil {
+		return err
+	}
+	if path != "kem/"+k.To+"/"+k.From {
+		return fmt.Errorf("it is from node %q to node %q: a record must stand under its own name", k.From, k.To)
+	}
+	id, err := l.signer(k.From)
+	if err != nil {
+		return err
+	}
+	if err := signed.Verify(id); err != nil {
+		return err
+	}
+	l.kems[path] = k
+	return nil
+}
+
 // maxAhead is how far a removal may be ahead of the node's records seen here: a removed node comes back by counting past
 // it, so it must not be able to take the whole range.
 const maxAhead = 1 << 20
@@ -173,6 +192,8 @@ func Owner(path string) string {
 	switch {
 	case len(part) == 2 && part[0] == "nodes", len(part) == 3 && part[0] == "endpoints":
 		return part[1]
+	case len(part) == 3 && part[0] == "kem":
+		return part[2]
 	}
 	return ""
 }

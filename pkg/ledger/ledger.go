@@ -20,6 +20,7 @@ const (
 	KindNetwork   = "network"
 	KindEndpoints = "endpoints"
 	KindRemoval   = "removal"
+	KindKEM       = "kem"
 )
 
 // Record is an accepted record: the exact bytes that its signer wrote.
@@ -39,6 +40,7 @@ type Ledger struct {
 	networks  map[string]overlay.Network
 	endpoints map[string]overlay.EndpointSet // by path
 	removals  map[string]overlay.Removal
+	kems      map[string]overlay.KEM     // by path
 	retired   map[overlay.NetworkID]bool // ids of deleted networks whose name has a new id
 }
 
@@ -67,7 +69,7 @@ func New(cluster string) *Ledger {
 	return &Ledger{
 		cluster: cluster, pins: map[string]keys.IdentityKey{}, records: map[string]Record{}, rejected: map[string]rejection{},
 		nodes: map[string]overlay.Node{}, networks: map[string]overlay.Network{},
-		endpoints: map[string]overlay.EndpointSet{}, removals: map[string]overlay.Removal{}, retired: map[overlay.NetworkID]bool{},
+		endpoints: map[string]overlay.EndpointSet{}, removals: map[string]overlay.Removal{}, kems: map[string]overlay.KEM{}, retired: map[overlay.NetworkID]bool{},
 	}
 }
 
@@ -112,7 +114,7 @@ func (l *Ledger) offer(path string, value []byte) (bool, error) {
 		return false, fmt.Errorf("record %s has revision %d: %w", path, signed.Revision, ErrEqual)
 	}
 	accept := map[string]func(string, keys.Signed) error{KindNode: l.acceptNode, KindNetwork: l.acceptNetwork,
-		KindEndpoints: l.acceptEndpoints, KindRemoval: l.acceptRemoval}[kind]
+		KindEndpoints: l.acceptEndpoints, KindRemoval: l.acceptRemoval, KindKEM: l.acceptKEM}[kind]
 	if err := accept(path, signed); err != nil {
 		return false, fmt.Errorf("record %s: %w", path, err)
 	}
@@ -155,6 +157,8 @@ func kindOf(path string) (string, error) {
 		return KindRemoval, nil
 	case len(part) == 3 && part[0] == "endpoints":
 		return KindEndpoints, nil
+	case len(part) == 3 && part[0] == "kem":
+		return KindKEM, nil
 	}
 	return "", fmt.Errorf("path %q holds no record", path)
 }
@@ -170,6 +174,12 @@ func (l *Ledger) Rejected() map[string]string {
 
 // Get returns the accepted record at path.
 func (l *Ledger) Get(path string) (Record, bool) { r, ok := l.records[path]; return r, ok }
+
+// KEM returns the accepted record in which from says what it encapsulated to the node to.
+func (l *Ledger) KEM(to, from string) (overlay.KEM, bool) {
+	k, ok := l.kems["kem/"+to+"/"+from]
+	return k, ok
+}
 
 // Shared returns the accepted records that no single node owns, ordered by path: networks and removals. Any node may
 // put them back into a store that lost them, as they are.

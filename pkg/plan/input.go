@@ -3,6 +3,7 @@ package plan
 import (
 	"net/netip"
 
+	"weft/keys"
 	"weft/pkg/overlay"
 )
 
@@ -36,8 +37,12 @@ type Self struct {
 	// IPv6 says that the kernel has IPv6, BridgeNetfilter that net/bridge/bridge-nf-call-* exist.
 	IPv6            bool
 	BridgeNetfilter bool
-	// Preshared says for which nodes, by name, a preshared key is set.
-	Preshared map[string]bool
+	// Carried says which of the generations that this node and another both have carries the traffic to it, by name. A
+	// node that is not in it is reached over the oldest that both have: that is the one that worked before.
+	Carried map[string]int
+	// Preshared holds the fingerprints of the preshared keys, by the other node's WireGuard key. A peer with which there
+	// ought to be one is not made before it is known.
+	Preshared map[keys.PublicKey]string
 }
 
 // Input is everything that a decision rests on.

@@ -172,3 +172,13 @@ func (b *Backend) Leave(ctx context.Context, spec api.LeaveSpec) error {
 func (b *Backend) Plan(ctx context.Context) (string, error) {
 	return "want\nhave\ndiff\n", b.enter(ctx, "Plan")
 }
+
+// Keys implements apiserver.Keys: one generation, never changing.
+func (b *Backend) Keys(ctx context.Context) (api.KeyStatus, error) {
+	return api.KeyStatus{Generation: 1}, b.enter(ctx, "Keys")
+}
+
+// RotateKeys implements apiserver.Keys: it is done at once.
+func (b *Backend) RotateKeys(ctx context.Context) (api.KeyStatus, error) {
+	return api.KeyStatus{Generation: 2}, b.enter(ctx, "RotateKeys")
+}
