@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -23,7 +24,8 @@ type app struct {
 	stderr    io.Writer
 	resolvDir string // for the resolv.conf of a started program, see spawn.go
 
-	socket string // --socket
+	socket string        // --socket
+	lines  *bufio.Reader // of stdin, once something was asked
 }
 
 // main runs one command line, without the program's name, and returns the exit code.
@@ -43,8 +45,7 @@ func (a *app) command() *cobra.Command {
 		Use:   "weft [--socket PATH] COMMAND",
 		Short: "weft: overlay networks for plain Linux hosts, over Consul and WireGuard",
 		Example: `weft network create my-app --encrypted
-weft run my-app --service web -- python3 -m http.server
-weft status`,
+weft run my-app --service web -- python3 -m http.server`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       buildInfo().String(),
@@ -56,7 +57,7 @@ weft status`,
 		"the agent's `PATH`; environment WEFT_SOCKET")
 	root.AddCommand(
 		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.endpointCommand(),
-		a.nodeCommand(), a.keyCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
+		a.nodeCommand(), a.keyCommand(), a.trustCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
 		a.internalEnterCommand(), engineCommand(),
 		newAgentCommand(), newConfigCommand(), newLabCommand(), completionCommand(),
 	)

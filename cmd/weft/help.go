@@ -233,8 +233,9 @@ func helpCommand() *cobra.Command {
 // completionCommand prints what a shell loads.
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "completion bash|zsh|fish",
-		Short: "Print a shell completion script",
+		Use:    "completion bash|zsh|fish",
+		Hidden: true, // the page of all commands is one screen
+		Short:  "Print a shell completion script",
 		Long: "Print the script that lets a shell complete weft's commands, flags and the names of networks,\n" +
 			"endpoints and nodes.",
 		Example: `source <(weft completion bash)

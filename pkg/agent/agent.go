@@ -55,6 +55,7 @@ type Agent struct {
 	keys     *store.Store
 	identity keys.Identity
 	ring     *keyring
+	policy   ledger.Policy
 	under    underlay
 	backend  wireguard.Backend
 	kernel   *kernel.Kernel
@@ -69,6 +70,7 @@ type Agent struct {
 	assertKick  chan struct{}
 	rotateKick  chan struct{}
 	pairKick    chan struct{}
+	trustKick   chan struct{}
 
 	snap atomic.Pointer[overlay.Snapshot]
 	cfg  atomic.Pointer[config.Config]
@@ -79,6 +81,8 @@ type Agent struct {
 	pools  map[string]*pool
 	// synced holds, per own path, the revision that Consul is known to hold.
 	synced map[string]uint64
+	// readAt holds, per path, the revision at which a record was read last, refused or not.
+	readAt map[string]uint64
 	// delivered says which sources have delivered once since the agent started.
 	delivered map[string]bool
 	watches   map[string]*netWatch
@@ -111,10 +115,10 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		return nil, fmt.Errorf("%w: set node_name", err)
 	}
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
-	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
+	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, readAt: map[string]uint64{}, delivered: map[string]bool{},
 		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, publishKick: make(chan struct{}, 1),
 		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1),
-		rotateKick: make(chan struct{}, 1), pairKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
+		rotateKick: make(chan struct{}, 1), pairKick: make(chan struct{}, 1), trustKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -140,14 +144,24 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.state, err = loadState(cfg.DataDir, cfg.NodeName); err != nil {
 		return err
 	}
+	if a.state.Keys.Since.IsZero() {
+		a.state.Keys.Since = time.Now().UTC()
+	}
 	if err := a.openKeys(cfg); err != nil {
 		return err
 	}
-	if a.ledger, err = loadLedger(cfg.DataDir, a.log); err != nil {
+	if a.policy, err = trustPolicy(cfg.Trust); err != nil {
+		return err
+	}
+	voidChecks(cfg.DataDir)
+	if a.ledger, err = loadLedger(cfg.DataDir, a.policy, a.log); err != nil {
 		return err
 	}
 	if a.ledger != nil && a.ledger.Cluster() != a.state.Cluster {
 		a.ledger = nil
+	}
+	if a.ledger != nil {
+		a.ledger.Self(cfg.NodeName, a.identity.Public())
 	}
 	if a.under, err = findUnderlay(cfg.Advertise); err != nil {
 		return err
@@ -226,7 +240,7 @@ func (a *Agent) Close() error {
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
 	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
-		Processes: a, Nodes: a, System: a, Keys: a})
+		Processes: a, Nodes: a, System: a, Keys: a, Trust: a})
 	if err != nil {
 		return err
 	}
@@ -258,6 +272,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("assert", a.assertLoop)
 	task("key agreement", a.pairLoop)
 	task("rotation", a.rotateLoop)
+	task("trust", a.trustLoop)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -96,9 +96,9 @@ func (a *Agent) setCluster(id, datacenter string) error {
 	}
 	a.state.Cluster, a.state.Datacenter = id, datacenter
 	if a.ledger == nil {
-		a.ledger = ledger.New(id)
+		a.ledger = ledger.NewWith(id, a.policy)
 	}
-	a.ledger.Pin(a.opt.Config.NodeName, a.identity.Public())
+	a.ledger.Self(a.opt.Config.NodeName, a.identity.Public())
 	a.refresh()
 	return a.saveLocked()
 }
@@ -115,7 +115,7 @@ func (a *Agent) claimName(ctx context.Context) error {
 		return err
 	}
 	var n overlay.Node
-	if err := json.Unmarshal(p.Value, &n); err == nil && n.Identity != a.identity.Public() {
+	if err := json.Unmarshal(p.Value, &n); err == nil && n.Identity != a.identity.Public() && !a.ownsName() {
 		return fmt.Errorf("node name %q belongs to another identity (%s): set another node_name, or free the name with `weft node rm %s` on another node",
 			n.Name, n.Identity.Short(), n.Name)
 	}
@@ -125,7 +125,20 @@ func (a *Agent) claimName(ctx context.Context) error {
 	if _, mine := a.ledger.Get(path); mine || err == nil {
 		return nil // what cannot be used there is written over with this node's next record
 	}
+	if a.policy.Locked {
+		return nil // it is no admitted node's: this node's own goes over it
+	}
 	return fmt.Errorf("read this node's own record: %w", err)
+}
+
+// ownsName reports whether the name is this node's whatever the store says: it had it before, or a signer gave it.
+func (a *Agent) ownsName() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, before := a.ledger.Get(nodePath(a.opt.Config.NodeName)); before {
+		return true
+	}
+	return a.policy.Locked
 }
 
 type vtepLease struct {

@@ -122,10 +122,14 @@ func (a *Agent) conflict(ctx context.Context, mine ledger.Record) error {
 	}
 	a.offer([]consul.Pair{p})
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ledger.Revision(mine.Path) > mine.Revision {
+	newer := a.ledger.Revision(mine.Path) > mine.Revision
+	a.mu.Unlock()
+	if newer {
 		kick(a.publishKick) // an own record, newer: the next pass goes on from it
 		return nil
+	}
+	if a.ownsName() && (a.policy.Locked || mine.Revision > 1) {
+		return a.consul.Txn(ctx, consul.CAS(mine.Path, mine.Value, p.Version), consul.Set(consul.NodeRevPath(a.opt.Config.NodeName), []byte(strconv.FormatUint(mine.Revision, 10))))
 	}
 	return fmt.Errorf("%s is taken by another node's record: set another node_name, or free the name with `weft node rm` on another node", mine.Path)
 }

@@ -16,6 +16,9 @@ import (
 const (
 	rotateIdle = time.Second
 	rotateBusy = 100 * time.Millisecond
+	// rotateSettle is how old a session must be before it carries traffic. Two handshakes that cross are begun anew by
+	// one side within 160 ms (pkg/wireguard, first contact), and that side then knows nothing of the session before.
+	rotateSettle = 500 * time.Millisecond
 )
 
 // rotateLoop takes the steps of a change of WireGuard keys: pkg/rotate decides, this does.
@@ -77,8 +80,11 @@ func (a *Agent) rotatePeers(ctx context.Context, s rotate.State, snap *overlay.S
 		}
 		now := time.Now()
 		for _, x := range stats {
-			sessions[at{x.Device, x.PublicKey.String()}] = rotate.Session{Proved: !x.LastHandshake.IsZero(),
-				Fresh: !x.LastHandshake.IsZero() && now.Sub(x.LastHandshake) < peerUp}
+			age := now.Sub(x.LastHandshake)
+			if x.LastHandshake.IsZero() || age >= 0 && age < rotateSettle && x.Device == kstate.WGName(s.Newest()) {
+				continue
+			}
+			sessions[at{x.Device, x.PublicKey.String()}] = rotate.Session{Proved: true, Fresh: age < peerUp}
 		}
 	}
 	var out []rotate.Peer

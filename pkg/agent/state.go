@@ -51,7 +51,7 @@ func newState(node string) *localState {
 // fill makes the maps that are nil.
 func (s *localState) fill() {
 	if len(s.Keys.Live) == 0 { // also of a version that never changed keys
-		s.Keys = rotate.First(time.Now())
+		s.Keys = rotate.First(time.Time{}) // the agent sets the time
 	}
 	if s.Endpoints == nil {
 		s.Endpoints = map[overlay.EndpointID]overlay.LocalEndpoint{}
@@ -122,7 +122,7 @@ func (s *localState) save(dir string) error {
 // loadLedger reads dir/ledger.json, the records accepted so far; nil without error when there is none. A file that cannot
 // be read is an error, because pins and the highest revisions seen would be lost with it; a single record that does not
 // verify is only left out.
-func loadLedger(dir string, log *slog.Logger) (*ledger.Ledger, error) {
+func loadLedger(dir string, policy ledger.Policy, log *slog.Logger) (*ledger.Ledger, error) {
 	path := filepath.Join(dir, "ledger.json")
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -131,7 +131,7 @@ func loadLedger(dir string, log *slog.Logger) (*ledger.Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read accepted records: %w", err)
 	}
-	l, err := ledger.Load(data)
+	l, err := ledger.LoadWith(data, policy)
 	if l == nil {
 		return nil, fmt.Errorf("%w: %s is damaged: restore it from a backup, or move it away to trust Consul's records anew", err, path)
 	}

@@ -96,19 +96,19 @@ func TestStateUnreadable(t *testing.T) {
 
 func TestLedgerFile(t *testing.T) {
 	dir := t.TempDir()
-	if l, err := loadLedger(dir, slog.New(slog.DiscardHandler)); l != nil || err != nil {
+	if l, err := loadLedger(dir, ledger.Policy{}, slog.New(slog.DiscardHandler)); l != nil || err != nil {
 		t.Errorf("no file: %v, %v", l, err)
 	}
 	if err := saveLedger(dir, ledger.New("c1")); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := loadLedger(dir, slog.New(slog.DiscardHandler)); err != nil || l.Cluster() != "c1" {
+	if l, err := loadLedger(dir, ledger.Policy{}, slog.New(slog.DiscardHandler)); err != nil || l.Cluster() != "c1" {
 		t.Errorf("after a restart: %v, %v", l, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "ledger.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := loadLedger(dir, slog.New(slog.DiscardHandler)); l != nil || err == nil {
+	if l, err := loadLedger(dir, ledger.Policy{}, slog.New(slog.DiscardHandler)); l != nil || err == nil {
 		t.Errorf("a broken file: %v, %v", l, err)
 	}
 }

@@ -4,3 +4,5 @@ package agent
 
 // crash does nothing; see void_on.go.
 func (a *Agent) crash(string) {}
+
+func voidChecks(string) {}

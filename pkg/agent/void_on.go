@@ -4,20 +4,28 @@ package agent
 
 import (
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
+
+	"weft/pkg/ledger"
 )
 
-// crash ends the process at once, as SIGKILL would, at the step that the environment variable WEFT_CRASH names, the
-// first time it is reached: data_dir/crashed remembers that. Only test builds have it.
+// Test builds are steered by files in data_dir: "void" names a check that this agent does without, "crash" a step at
+// which it ends as by SIGKILL, once.
+
+func voidChecks(dir string) {
+	check, _ := os.ReadFile(filepath.Join(dir, "void"))
+	ledger.Void(strings.TrimSpace(string(check)))
+}
+
 func (a *Agent) crash(step string) {
-	mark := a.opt.Config.DataDir + "/crashed"
-	if os.Getenv("WEFT_CRASH") != step {
+	path := filepath.Join(a.opt.Config.DataDir, "crash")
+	want, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(want)) != step {
 		return
 	}
-	if _, err := os.Stat(mark); err == nil {
-		return
-	}
-	_ = os.WriteFile(mark, []byte(step), 0o600)
+	_ = os.Remove(path)
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
 }

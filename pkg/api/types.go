@@ -24,6 +24,9 @@ import (
 //	DELETE /v1/nodes/{name}                 a dead node's leases are freed
 //	GET    /v1/keys                         KeyStatus
 //	POST   /v1/keys/rotate                  -> KeyStatus; a change of WireGuard keys begins
+//	GET    /v1/trust                        Trust
+//	POST   /v1/trust/records                TrustRecord; a record that an operator has signed
+//	POST   /v1/nodes/{name}/forget          what is pinned of the name is dropped
 //	POST   /v1/leave                        LeaveSpec
 //	GET    /v1/plan                         text: wanted and observed kernel state, and the difference
 const Prefix = "/v1"
@@ -242,6 +245,50 @@ type KeyStatus struct {
 	// Next is about when the next change begins by itself; zero for never.
 	Next    time.Time `json:"next,omitzero"`
 	Problem string    `json:"problem,omitempty"`
+}
+
+// Trust says who is believed, as this node knows it.
+type Trust struct {
+	Mode    string `json:"mode"` // "open" or "locked"
+	Cluster string `json:"cluster"`
+	// Signers holds those of this node's configuration first.
+	Signers []TrustKey   `json:"signers"`
+	Nodes   []TrustNode  `json:"nodes"`
+	Tokens  []TrustToken `json:"tokens"`
+	// Revisions holds the revision of each record of trust, by path: the next one counts on from it.
+	Revisions map[string]uint64 `json:"revisions"`
+}
+
+// TrustKey is a signer.
+type TrustKey struct {
+	Key     string `json:"key"`
+	Name    string `json:"name"`
+	By      string `json:"by,omitempty"`
+	Revoked bool   `json:"revoked"`
+}
+
+// TrustNode is an identity that is a node, was one, or would like to be.
+type TrustNode struct {
+	Name     string `json:"name"`
+	Identity string `json:"identity"`
+	State    string `json:"state"` // "admitted", "pinned", "waiting", "not admitted", "revoked" or why it is refused
+	By       string `json:"by,omitempty"`
+	Revoked  bool   `json:"revoked"`
+}
+
+// TrustToken is a join token.
+type TrustToken struct {
+	Key     string    `json:"key"`
+	Uses    int       `json:"uses"`
+	Used    int       `json:"used"`
+	Expires time.Time `json:"expires"`
+	Revoked bool      `json:"revoked"`
+}
+
+// TrustRecord is a signed record of trust, to be checked by the agent and put into Consul.
+type TrustRecord struct {
+	Path  string `json:"path"`
+	Value string `json:"value"` // the record's bytes, as they are signed
 }
 
 // Problem is something wrong, with its cause and what to do.

@@ -94,6 +94,22 @@ func (c *Client) RotateKeys(ctx context.Context) (k api.KeyStatus, err error) {
 	return k, err
 }
 
+// Trust says who is believed.
+func (c *Client) Trust(ctx context.Context) (t api.Trust, err error) {
+	err = c.get(ctx, &t, "trust")
+	return t, err
+}
+
+// PutTrust has the agent check a signed record of trust and put it into Consul.
+func (c *Client) PutTrust(ctx context.Context, r api.TrustRecord) error {
+	return c.send(ctx, http.MethodPost, r, nil, "trust", "records")
+}
+
+// ForgetNode drops what the agent has pinned of a node name.
+func (c *Client) ForgetNode(ctx context.Context, name string) error {
+	return c.send(ctx, http.MethodPost, nil, nil, "nodes", name, "forget")
+}
+
 // Leave makes the agent say goodbye, take its data path down and stop.
 func (c *Client) Leave(ctx context.Context, spec api.LeaveSpec) error {
 	return c.send(ctx, http.MethodPost, spec, nil, "leave")

@@ -34,6 +34,7 @@ type Config struct {
 	Nodes     Nodes
 	System    System
 	Keys      Keys
+	Trust     Trust
 }
 
 // Server serves the API on one socket. Create it with New.
@@ -51,7 +52,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("make api server: no socket path")
 	case cfg.Log == nil:
 		return nil, errors.New("make api server: no logger")
-	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Processes == nil, cfg.Nodes == nil, cfg.System == nil, cfg.Keys == nil:
+	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Processes == nil, cfg.Nodes == nil, cfg.System == nil, cfg.Keys == nil, cfg.Trust == nil:
 		return nil, errors.New("make api server: a backend is missing")
 	}
 	return &Server{cfg: cfg, owner: uint32(os.Geteuid()), ready: make(chan struct{})}, nil

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,9 @@ import (
 
 // Paths of the binaries under test; set by TestMain. They lie outside /run, which the lab's hosts do not see.
 var weftBinary, consulBinary string
+
+// labPrefix begins the names of the labs; set it where several people test on one machine.
+var labPrefix = cmp.Or(os.Getenv("WEFT_E2E_LAB"), "e2e")
 
 func TestMain(m *testing.M) {
 	if os.Getenv(toolEnv) != "" {
@@ -104,7 +108,7 @@ func sharedWorld(t *testing.T) *world {
 	t.Helper()
 	needRoot(t)
 	if shared.l == nil {
-		shared.l = upLab(t, lab.Options{Name: fmt.Sprintf("e2e-%d", os.Getpid())})
+		shared.l = upLab(t, lab.Options{Name: fmt.Sprintf("%s-%d", labPrefix, os.Getpid())})
 	}
 	w := &world{shared.l, t}
 	t.Cleanup(func() { w.logs(t) })
@@ -115,7 +119,7 @@ func sharedWorld(t *testing.T) *world {
 func ownWorld(t *testing.T, o lab.Options) *world {
 	t.Helper()
 	needRoot(t)
-	o.Name = fmt.Sprintf("e2e-%d-%s", os.Getpid(), strings.ToLower(t.Name()))
+	o.Name = fmt.Sprintf("%s-%d-%s", labPrefix, os.Getpid(), strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), "/", "-"))
 	o.Name = o.Name[:min(32, len(o.Name))]
 	l := upLab(t, o)
 	w := &world{l, t}
@@ -132,7 +136,7 @@ func upLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
-	o.Weft, o.Consul = weftBinary, consulBinary
+	o.Weft, o.Consul = cmp.Or(o.Weft, weftBinary), consulBinary
 	l, err := lab.Up(ctx, o)
 	if err != nil {
 		t.Fatalf("lab up: %v", err)

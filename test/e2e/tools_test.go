@@ -20,7 +20,7 @@ const toolEnv = "WEFT_E2E_TOOL"
 
 // toolMain runs the tool that args name and prints its result as JSON.
 func toolMain(args []string) int {
-	tools := map[string]func([]string) (any, error){"ping": toolPing, "listen": toolListen, "send": toolSend, "frame": toolFrame, "links": toolLinks, "monitor": toolMonitor}
+	tools := map[string]func([]string) (any, error){"ping": toolPing, "listen": toolListen, "send": toolSend, "frame": toolFrame, "links": toolLinks, "monitor": toolMonitor, "sink": toolSink, "stream": toolStream, "kv": toolKV}
 	if len(args) == 0 || tools[args[0]] == nil {
 		fmt.Fprintln(os.Stderr, "e2e tool: unknown", args)
 		return 2
