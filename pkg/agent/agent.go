@@ -25,6 +25,7 @@ import (
 	"weft/pkg/ledger"
 	"weft/pkg/netns"
 	"weft/pkg/overlay"
+	"weft/pkg/plan"
 	"weft/pkg/reconcile"
 	"weft/pkg/wireguard"
 )
@@ -71,6 +72,7 @@ type Agent struct {
 	rotateKick  chan struct{}
 	pairKick    chan struct{}
 	trustKick   chan struct{}
+	claimKick   chan struct{}
 
 	snap atomic.Pointer[overlay.Snapshot]
 	cfg  atomic.Pointer[config.Config]
@@ -89,6 +91,8 @@ type Agent struct {
 	paths     map[string]path   // what the last probe found, by node
 	notes     map[string]string // standing problems of the agent itself, by subject
 	trouble   []overlay.Problem // found while reconciling
+	// leases holds the ages of the leases that disputed claims rest on.
+	leases map[plan.Claim]uint64
 	// carried says which key generation carries the traffic to each peer; rotateAsked that a change of keys is to begin.
 	carried     map[string]int
 	rotateAsked bool
@@ -118,7 +122,7 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, readAt: map[string]uint64{}, delivered: map[string]bool{},
 		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, publishKick: make(chan struct{}, 1),
 		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1),
-		rotateKick: make(chan struct{}, 1), pairKick: make(chan struct{}, 1), trustKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
+		rotateKick: make(chan struct{}, 1), pairKick: make(chan struct{}, 1), trustKick: make(chan struct{}, 1), claimKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -239,7 +243,7 @@ func (a *Agent) Close() error {
 
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
-	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
+	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Group: "weft", Log: a.log, Networks: a, Endpoints: a,
 		Processes: a, Nodes: a, System: a, Keys: a, Trust: a})
 	if err != nil {
 		return err
@@ -273,6 +277,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("key agreement", a.pairLoop)
 	task("rotation", a.rotateLoop)
 	task("trust", a.trustLoop)
+	task("claims", a.claimLoop)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -40,7 +40,7 @@ func (a *Agent) completeLocked() bool {
 func (a *Agent) want() (*kstate.State, []overlay.Problem) {
 	a.mu.Lock()
 	in := plan.Input{Self: a.selfLocked(), Snapshot: a.snap.Load()}
-	in.Self.Carried = a.carried
+	in.Self.Carried, in.Leases = a.carried, a.leases
 	for _, e := range a.state.Endpoints {
 		in.Local = append(in.Local, e)
 	}

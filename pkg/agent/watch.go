@@ -258,6 +258,7 @@ func (a *Agent) changedLocked() {
 	kick(a.pairKick)
 	kick(a.rotateKick)
 	kick(a.trustKick)
+	kick(a.claimKick)
 }
 
 func (a *Agent) deliver(source string) {

@@ -26,7 +26,9 @@ const (
 type Config struct {
 	// Socket is the path to listen on, api.DefaultSocket by custom. A missing directory is made, mode 0755.
 	Socket string
-	Log    *slog.Logger
+	// Group names the group whose members may connect, and read; one that does not exist is none.
+	Group string
+	Log   *slog.Logger
 
 	Networks  Networks
 	Endpoints Endpoints
@@ -64,7 +66,7 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 // Run listens and serves until ctx ends, then lets requests under way finish for 5 s, and returns nil. It fails when
 // another agent answers on the socket, or when the socket cannot be made. Call it once.
 func (s *Server) Run(ctx context.Context) error {
-	l, err := listen(ctx, s.cfg.Socket)
+	l, err := listen(ctx, s.cfg.Socket, s.cfg.Group)
 	if err != nil {
 		return err
 	}

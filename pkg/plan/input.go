@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"weft/keys"
 	"weft/pkg/overlay"
@@ -50,6 +52,42 @@ type Input struct {
 	Self Self
 	// Snapshot is what is known of the cluster; nil counts as an incomplete, empty one.
 	Snapshot *overlay.Snapshot
+	// Leases holds, of claims that are disputed, the age of the claimant's own valid lease: Consul's CreateIndex, lower is
+	// older. A claim that is not in it has no lease, or none that is known.
+	Leases map[Claim]uint64
 	// Local holds the endpoints of this node whose namespace exists; those that are leaving are ignored.
 	Local []overlay.LocalEndpoint
+}
+
+// Claim is what a node's endpoint record claims of a network.
+type Claim struct {
+	Network overlay.NetworkID
+	Node    string
+	Address netip.Addr
+}
+
+// Disputed lists the claims to an address or a MAC that more than one endpoint of a network has, sorted.
+func Disputed(s *overlay.Snapshot) []Claim {
+	type thing struct {
+		network overlay.NetworkID
+		what    any // netip.Addr or overlay.MAC
+	}
+	all := map[thing][]Claim{}
+	for _, set := range s.Endpoints {
+		for _, e := range set.Endpoints {
+			c := Claim{set.NetworkID, set.Node, e.Address}
+			all[thing{set.NetworkID, e.Address}] = append(all[thing{set.NetworkID, e.Address}], c)
+			all[thing{set.NetworkID, e.MAC}] = append(all[thing{set.NetworkID, e.MAC}], c)
+		}
+	}
+	var out []Claim
+	for _, cs := range all {
+		if len(cs) > 1 {
+			out = append(out, cs...)
+		}
+	}
+	slices.SortFunc(out, func(a, b Claim) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), a.Address.Compare(b.Address), cmp.Compare(a.Node, b.Node))
+	})
+	return slices.Compact(out)
 }

@@ -293,8 +293,10 @@ func attacks(a *adversary) []attack {
 			a.editEndpoints("n3", "adv", func(s *overlay.EndpointSet) { s.Endpoints[0].Services = []string{"bank"} })
 		}, done: endpoint(func(e api.Endpoint) bool { return e.Service == "bank" })},
 		{name: "garbage", path: "nodes/n2", run: func(a *adversary) {
-			a.putNode("n2", []byte(strings.Repeat("[", 100000)), 1<<40)
-			a.w.kvPut("networks/adv", bytes.Repeat([]byte{0xff}, 500<<10))
+			var o any
+			a.w.runTool("consul", &o, "kv", "fill", "nodes/n2", "[", "100000")
+			a.w.kvPut("revs/nodes/n2", []byte("1099511627776"))
+			a.w.runTool("consul", &o, "kv", "fill", "networks/adv", "\xff", "500000")
 			a.w.kvPut("kem/n2/n1", []byte("{}"))
 			a.w.kvPut("trust/nodes/n2", []byte("null"))
 			a.w.kvPut("trust/revoked/zz", []byte(`{"revision": 1}`))

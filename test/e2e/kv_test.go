@@ -52,6 +52,13 @@ func toolKV(args []string) (any, error) {
 		}
 		_, err = do("PUT", args[1], value)
 		return struct{}{}, err
+	case "fill":
+		size, err := strconv.Atoi(args[3])
+		if err != nil {
+			return nil, err
+		}
+		_, err = do("PUT", args[1], bytes.Repeat([]byte(args[2]), size))
+		return struct{}{}, err
 	case "del":
 		_, err := do("DELETE", args[1]+"?recurse", nil)
 		return struct{}{}, err
