@@ -157,6 +157,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.policy, err = trustPolicy(cfg.Trust); err != nil {
 		return err
 	}
+	a.policy.Self = a.identity.Public()
 	voidChecks(cfg.DataDir)
 	if a.ledger, err = loadLedger(cfg.DataDir, a.policy, a.log); err != nil {
 		return err

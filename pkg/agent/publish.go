@@ -141,7 +141,7 @@ func (a *Agent) signLocked(r ownRecord) error {
 		return nil
 	}
 	env := keys.Envelope{Kind: r.kind, Cluster: a.state.Cluster, Path: r.path}
-	revision := have.Revision + 1
+	revision := a.ledger.Floor(r.path) + 1
 	if r.kind == ledger.KindNode {
 		revision = max(revision, a.ledger.RemovedAt(a.opt.Config.NodeName)+1)
 	}

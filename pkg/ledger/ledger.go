@@ -247,6 +247,9 @@ func (l *Ledger) Shared() []Record {
 // Revision is the highest accepted revision at path, 0 for none.
 func (l *Ledger) Revision(path string) uint64 { return l.records[path].Revision }
 
+// Floor is the highest revision ever accepted at path, also when its record is not used any more.
+func (l *Ledger) Floor(path string) uint64 { return max(l.records[path].Revision, l.floors[path]) }
+
 // Snapshot is the accepted records as values. complete is the caller's knowledge, see overlay.Snapshot.
 func (l *Ledger) Snapshot(complete bool) *overlay.Snapshot {
 	s := &overlay.Snapshot{Cluster: l.cluster, Nodes: map[string]overlay.Node{}, Networks: maps.Clone(l.networks), Complete: complete}

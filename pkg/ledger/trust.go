@@ -26,6 +26,8 @@ type Policy struct {
 	Locked bool
 	// Signers are the keys that the operator holds. In an open cluster they may replace a pinned identity.
 	Signers []keys.IdentityKey
+	// Self is this node's own identity, which it believes without anybody's word.
+	Self keys.IdentityKey
 }
 
 // trust is what the records below trust/ say.
@@ -41,7 +43,7 @@ type trust struct {
 }
 
 func newTrust(p Policy) trust {
-	return trust{policy: p, admissions: map[string]overlay.Admission{}, revoked: map[keys.IdentityKey]overlay.Revocation{},
+	return trust{policy: p, self: p.Self, admissions: map[string]overlay.Admission{}, revoked: map[keys.IdentityKey]overlay.Revocation{},
 		signers: map[keys.IdentityKey]overlay.Signer{}, tokens: map[keys.IdentityKey]overlay.Token{}, witnesses: map[string]overlay.Witness{}}
 }
 

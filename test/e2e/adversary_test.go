@@ -445,10 +445,11 @@ func TestAdversaryVoid(t *testing.T) {
 		t.Run(at.name, func(t *testing.T) {
 			sub := &world{w.Lab, t}
 			a.w = sub
-			restart := func(checks string) {
+			restart := func(checks string, while func()) {
 				if err := sub.StopAgent(context.Background(), "n1", unix.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
+				while()
 				_ = os.Remove(data + "/ledger.json") // what was accepted without a check must not stay
 				if err := os.WriteFile(data+"/void", []byte(checks), 0o600); err != nil {
 					t.Fatal(err)
@@ -466,7 +467,7 @@ func TestAdversaryVoid(t *testing.T) {
 			for _, p := range []string{"networks/adv", "endpoints/n3/adv", "revs/nodes/n2", "revs/adv/n3"} {
 				before[p] = sub.kvGet(p)
 			}
-			restart(at.without)
+			restart(at.without, func() {})
 			at.run(a)
 			deadline := time.Now().Add(10 * time.Second)
 			for !at.done(sub) {
@@ -476,14 +477,15 @@ func TestAdversaryVoid(t *testing.T) {
 				}
 				time.Sleep(100 * time.Millisecond)
 			}
-			for path, v := range before {
-				sub.kvPut(path, v)
-			}
-			for _, n := range []string{evil, "n9"} {
-				sub.kvDel("nodes/" + n)
-				sub.kvDel("revs/nodes/" + n)
-			}
-			restart("")
+			restart("", func() { // n1 would put back what it believes
+				for path, v := range before {
+					sub.kvPut(path, v)
+				}
+				for _, n := range []string{evil, "n9"} {
+					sub.kvDel("nodes/" + n)
+					sub.kvDel("revs/nodes/" + n)
+				}
+			})
 		})
 	}
 }

@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -158,10 +161,39 @@ func (w *world) logs(t *testing.T) {
 		if i := strings.Index(string(data), "WARNING: DATA RACE"); i >= 0 {
 			t.Errorf("data race in the agent of %s:\n%.4000s", n, data[i:])
 		}
+		for name, secret := range w.secrets(n) {
+			if bytes.Contains(data, secret) {
+				t.Errorf("the agent log of %s holds the secret of %s", n, name)
+			}
+		}
 		if t.Failed() {
 			t.Logf("agent log of %s, its end:\n%s", n, data[max(0, len(data)-3000):])
 		}
 	}
+}
+
+// secrets are what a node's key files hold now, in the forms in which a log might have it.
+func (w *world) secrets(host string) map[string][]byte {
+	out := map[string][]byte{}
+	files, err := filepath.Glob(filepath.Join(w.Dir(), host, "data", "keys", "*.key"))
+	if err != nil {
+		return out
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		for i, field := range bytes.Fields(text) {
+			raw, err := base64.StdEncoding.DecodeString(string(field))
+			if err != nil || len(raw) != 32 || strings.HasPrefix(filepath.Base(f), "pairs-") && i%4 != 2 {
+				continue // a public key, or a ciphertext
+			}
+			name := fmt.Sprintf("%s, field %d", filepath.Base(f), i)
+			out[name], out[name+", hexadecimal"] = field, []byte(hex.EncodeToString(raw))
+		}
+	}
+	return out
 }
 
 // run runs argv on a host and returns its output; it fails the test on an error.
