@@ -45,10 +45,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 		trouble = append(trouble, a.pools[name].Problems()...)
 	}
 	if a.ledger != nil {
-		rejected := a.ledger.Rejected()
-		for _, path := range sortedNames(rejected) {
-			st.Problems = append(st.Problems, api.Problem{Subject: path, Message: oneLine(rejected[path])})
-		}
+		st.Problems = append(st.Problems, a.refusedLocked()...)
 	}
 	a.mu.Unlock()
 	for _, p := range trouble {
@@ -68,6 +65,27 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 		st.Problems = append(st.Problems, api.Problem{Subject: "egress", Message: blocked})
 	}
 	return st, nil
+}
+
+// maxRefused is how many refused records of things that are not known status shows.
+const maxRefused = 20
+
+// refusedLocked are the records that are refused: all under paths where something is known, and some of the others.
+func (a *Agent) refusedLocked() []api.Problem {
+	rejected := a.ledger.Rejected()
+	var known, unknown []api.Problem
+	for _, path := range sortedNames(rejected) {
+		p := api.Problem{Subject: path, Message: oneLine(rejected[path])}
+		if a.ledger.Floor(path) > 0 {
+			known = append(known, p)
+		} else {
+			unknown = append(unknown, p)
+		}
+	}
+	if more := len(unknown) - maxRefused; more > 0 {
+		unknown = append(unknown[:maxRefused], api.Problem{Subject: "records", Message: fmt.Sprintf("%d more are refused: somebody floods Consul; see the agent's log", more)})
+	}
+	return append(known, unknown...)
 }
 
 func (a *Agent) peerStatus(ctx context.Context, st *api.Status, s *overlay.Snapshot) {

@@ -303,7 +303,7 @@ func attacks(a *adversary) []attack {
 		}, done: func(*world) bool { return false }},
 		{name: "flood", run: func(a *adversary) {
 			var o any
-			a.w.runTool("consul", &o, "kv", "flood", "nodes/", "2000", "2000")
+			a.w.runTool("consul", &o, "kv", "flood", "nodes/", "10000", "500")
 			a.w.runTool("consul", &o, "kv", "flood", "networks/", "40", "300000")
 			a.w.kvDel("networks/bogus-")
 		}, done: func(*world) bool { return false }},

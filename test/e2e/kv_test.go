@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const kvURL = "http://127.0.0.1:8500/v1/kv/weft/"
@@ -18,7 +20,7 @@ const kvURL = "http://127.0.0.1:8500/v1/kv/weft/"
 // toolKV reads and writes Consul KV below weft/ with all rights there are: get PATH, put PATH BASE64, del PATH (with all
 // below it), ls PATH, flood PATH COUNT SIZE.
 func toolKV(args []string) (any, error) {
-	client := &http.Client{Timeout: 30 * time.Second}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	do := func(method, path string, body []byte) ([]byte, error) {
 		req, err := http.NewRequest(method, kvURL+path, bytes.NewReader(body))
 		if err != nil {
@@ -72,17 +74,21 @@ func toolKV(args []string) (any, error) {
 	case "flood":
 		count, _ := strconv.Atoi(args[2])
 		size, _ := strconv.Atoi(args[3])
+		var g errgroup.Group
+		g.SetLimit(16)
 		for i := range count {
-			name := fmt.Sprintf("bogus-%05d", i)
-			value := []byte(fmt.Sprintf(`{"name": %q, "x": %s"%s"`, name, strings.Repeat("[", 200), strings.Repeat("x", size)))
-			if _, err := do("PUT", args[1]+name, value); err != nil {
-				return nil, err
-			}
-			if args[1] == "nodes/" {
-				if _, err := do("PUT", "revs/nodes/"+name, []byte("1")); err != nil {
-					return nil, err
+			g.Go(func() error {
+				name := fmt.Sprintf("bogus-%05d", i)
+				value := []byte(fmt.Sprintf(`{"name": %q, "x": %s"%s"`, name, strings.Repeat("[", 200), strings.Repeat("x", size)))
+				_, err := do("PUT", args[1]+name, value)
+				if err == nil && args[1] == "nodes/" {
+					_, err = do("PUT", "revs/nodes/"+name, []byte("1"))
 				}
-			}
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return nil, err
 		}
 		return struct{}{}, nil
 	}

@@ -186,3 +186,67 @@ func TestRotationMany(t *testing.T) {
 		}
 	}
 }
+
+// TestRotationPortClosed closes the second port of n1: its change is abandoned and the old keys stay, while the others wait
+// for it on both; once the port is open they finish together.
+func TestRotationPortClosed(t *testing.T) {
+	w := ownWorld(t, lab.Options{})
+	to := w.pairOn("shut")
+	w.run("n1", "nft", `table inet shut { chain in { type filter hook input priority -200; udp dport 51821 drop; }; chain out { type filter hook output priority -200; udp dport 51821 drop; }; }`)
+	start := func() *traffic { return w.startTraffic("n1", "shut-a", "n2", "shut-b", to, 14500) }
+	w.hitless(t, "rotation with a closed port", 14500, start, func() {
+		w.weft("n1", "key", "rotate", "--wait", "0s")
+		w.eventually(75*time.Second, "n1 has abandoned", func() error {
+			if k := w.keyStatus("n1"); k.Changing || k.Generation%2 != 1 || !strings.Contains(k.Problem, "wireguard.ports") {
+				return fmt.Errorf("%+v", k)
+			}
+			return nil
+		})
+		if err := named(w.status("n1"), "abandoned"); err != nil {
+			t.Error(err)
+		}
+		if err := named(w.status("n2"), "waits for n1"); err != nil {
+			t.Error(err)
+		}
+		if now := w.devices("n2"); now != "weftwg0 weftwg1" {
+			t.Errorf("n2 has %q while it waits", now)
+		}
+	})
+	w.run("n1", "nft", "delete", "table", "inet", "shut")
+	w.weft("n1", "key", "rotate")
+	w.settled(30*time.Second, w.keyStatus("n1").Generation)
+}
+
+// TestPresharedChange changes the cluster secret, and with it every preshared key, and goes on until WireGuard has made new
+// session keys (REKEY_AFTER_TIME, 120 s) with them.
+func TestPresharedChange(t *testing.T) {
+	needRoot(t)
+	secret := filepath.Join(t.TempDir(), "secret")
+	put := func(s string) {
+		if err := os.WriteFile(secret, []byte(strings.Repeat(s, 48)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a")
+	w := ownWorld(t, lab.Options{Nodes: 2, ConfigExtra: "trust:\n  secret_file: " + secret + "\n"})
+	to := w.pairOn("psk")
+	psk := func() string {
+		return w.run("n1", "sh", "-c", `ip netns exec weft-t wg show all preshared-keys | cut -f3 | sha256sum`)
+	}
+	before, handshake := psk(), ""
+	const count = 27000 // 135 s
+	next := "a"
+	start := func() *traffic { return w.startTraffic("n1", "psk-a", "n2", "psk-b", to, count) }
+	w.hitless(t, "change of the cluster secret", count, start, func() {
+		next += "b"
+		put(next)
+		w.weft("n1", "key", "rotate")
+		if now := psk(); now == before || len(now) < 60 {
+			t.Error("the preshared key did not change")
+		}
+		handshake = w.run("n1", "sh", "-c", "ip netns exec weft-t wg show all latest-handshakes")
+	})
+	if now := w.run("n1", "sh", "-c", "ip netns exec weft-t wg show all latest-handshakes"); now == handshake {
+		t.Errorf("no rekey happened: %s", now)
+	}
+}
