@@ -279,6 +279,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("rotation", a.rotateLoop)
 	task("trust", a.trustLoop)
 	task("claims", a.claimLoop)
+	task("guard", a.guardLoop)
 	task("reload", a.reload)
 	task("stop", func(ctx context.Context) error {
 		defer cancel()

@@ -115,7 +115,11 @@ func (a *Agent) claimName(ctx context.Context) error {
 		return err
 	}
 	var n overlay.Node
-	if err := json.Unmarshal(p.Value, &n); err == nil && n.Identity != a.identity.Public() && !a.ownsName() {
+	owns, err := a.ownsName(ctx)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(p.Value, &n); err == nil && n.Identity != a.identity.Public() && !owns {
 		return fmt.Errorf("node name %q belongs to another identity (%s): set another node_name, or free the name with `weft node rm %s` on another node",
 			n.Name, n.Identity.Short(), n.Name)
 	}
@@ -131,14 +135,24 @@ func (a *Agent) claimName(ctx context.Context) error {
 	return fmt.Errorf("read this node's own record: %w", err)
 }
 
-// ownsName reports whether the name is this node's whatever the store says: it had it before, or a signer gave it.
-func (a *Agent) ownsName() bool {
+// ownsName reports whether the name is this node's whatever stands under it in the store: it had the name before, or the
+// cluster is locked and no signer has given it to another.
+func (a *Agent) ownsName(ctx context.Context) (bool, error) {
+	a.mu.Lock()
+	owned := a.state.Owned
+	a.mu.Unlock()
+	if owned || !a.policy.Locked {
+		return owned, nil
+	}
+	pairs, err := a.consul.List(ctx, trustDir)
+	if err != nil {
+		return false, err
+	}
+	a.offer(pairs)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, before := a.ledger.Get(nodePath(a.opt.Config.NodeName)); before {
-		return true
-	}
-	return a.policy.Locked
+	ad, given := a.ledger.Trust().Admissions[a.opt.Config.NodeName]
+	return !given || ad.Identity == a.identity.Public(), nil
 }
 
 type vtepLease struct {

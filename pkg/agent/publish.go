@@ -104,6 +104,10 @@ func (a *Agent) publish(ctx context.Context) error {
 		}
 		a.mu.Lock()
 		a.synced[d.rec.Path] = d.rec.Revision
+		if d.rec.Path == nodePath(a.opt.Config.NodeName) && !a.state.Owned {
+			a.state.Owned = true
+			errs = append(errs, a.saveLocked())
+		}
 		a.mu.Unlock()
 	}
 	a.notifyPublished()
@@ -128,7 +132,11 @@ func (a *Agent) conflict(ctx context.Context, mine ledger.Record) error {
 		kick(a.publishKick) // an own record, newer: the next pass goes on from it
 		return nil
 	}
-	if a.ownsName() && (a.policy.Locked || mine.Revision > 1) {
+	owns, err := a.ownsName(ctx)
+	if err != nil {
+		return err
+	}
+	if owns {
 		return a.consul.Txn(ctx, consul.CAS(mine.Path, mine.Value, p.Version), consul.Set(consul.NodeRevPath(a.opt.Config.NodeName), []byte(strconv.FormatUint(mine.Revision, 10))))
 	}
 	return fmt.Errorf("%s is taken by another node's record: set another node_name, or free the name with `weft node rm` on another node", mine.Path)

@@ -26,6 +26,8 @@ type localState struct {
 	VTEP    netip.Addr `json:"vtep,omitzero"`
 	// Keys is where this node stands with its generations of WireGuard keys.
 	Keys rotate.State `json:"keys"`
+	// Owned says that this node's own record has stood in Consul: the name is its own, whatever stands there later.
+	Owned bool `json:"owned,omitempty"`
 	// Datacenter is that of the Consul agent, as it said when this node joined last.
 	Datacenter string `json:"datacenter,omitempty"`
 	// Endpoints holds the intents of attach, by id.
