@@ -228,3 +228,40 @@ func TestFlood(t *testing.T) {
 		t.Errorf("%d records and %d bytes are kept", len(l.rejected), l.refused)
 	}
 }
+
+// FuzzLocked: bytes that nobody signed change nothing, whatever the path, and signed ones never panic.
+func FuzzLocked(f *testing.F) {
+	seal := func(kind, path string, by keys.Identity, record any) []byte {
+		v, err := keys.Envelope{Kind: kind, Cluster: cluster, Path: path}.Seal(by, record)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return v
+	}
+	stranger := identity("stranger")
+	n := node("n1", 3)
+	n.Identity = stranger.Public()
+	f.Add("nodes/n1", seal(KindNode, "nodes/n1", stranger, n))
+	path := overlay.TrustPath("nodes", "n1")
+	f.Add(path, seal(KindAdmission, path, stranger, overlay.Admission{Node: "n1", Identity: identity("x").Public(), Admitted: trustNow, Signer: stranger.Public(), Revision: 2}))
+	path = overlay.TrustPath("revoked", overlay.KeyPath(identity("n1").Public()))
+	f.Add(path, seal(KindRevocation, path, stranger, overlay.Revocation{Key: identity("n1").Public(), Name: "n1", Revoked: trustNow, Signer: stranger.Public(), Revision: 1}))
+	f.Add("kem/n2/n1", []byte(`{"from":"n1"}`))
+	root := identity("root")
+	f.Fuzz(func(t *testing.T, path string, value []byte) {
+		l := NewWith(cluster, Policy{Locked: true, Signers: []keys.IdentityKey{root.Public()}, Self: identity("n0").Public()})
+		l.At(trustNow)
+		admission := overlay.TrustPath("nodes", "n1")
+		if _, err := l.Offer(admission, seal(KindAdmission, admission, root, overlay.Admission{Node: "n1", Identity: identity("n1").Public(), Admitted: trustNow, Signer: root.Public(), Revision: 1})); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Offer("nodes/n1", seal(KindNode, "nodes/n1", identity("n1"), node("n1", 1))); err != nil {
+			t.Fatal(err)
+		}
+		before := l.Snapshot(true)
+		if changed, err := l.Offer(path, value); changed || err == nil && string(l.records[path].Value) != string(value) {
+			t.Errorf("%s: accepted, %v", path, err)
+		}
+		same(t, before, l.Snapshot(true))
+	})
+}

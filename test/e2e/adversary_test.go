@@ -393,6 +393,21 @@ func withstand(t *testing.T, w *world, locked bool) {
 			sub.kvDel("revs/nodes/bogus-")
 		})
 	}
+	t.Run("start under a name that was taken meanwhile", func(t *testing.T) {
+		sub := &world{w.Lab, t}
+		a.w = sub
+		if err := sub.StopAgent(context.Background(), "n2", unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		a.edit("n2", func(n *overlay.Node) { n.Identity = a.id.Public() })
+		sub.startAgent("n2")
+		sub.eventually(10*time.Second, "the record is n2's own again", func() error {
+			if n := a.nodeRecord("n2"); n.Identity == a.id.Public() {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+	})
 	t.Run("delete everything", func(t *testing.T) {
 		sub := &world{w.Lab, t}
 		sub.hitless(t, "Consul wiped", 800, func() *traffic { return sub.startTraffic("n1", "adv-a", "n2", "adv-b", to, 800) }, func() {
@@ -475,7 +490,8 @@ func TestAdversaryVoid(t *testing.T) {
 					t.Errorf("without the check %q the attack does not succeed: %+v", at.without, sub.status("n1").Problems)
 					break
 				}
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(500 * time.Millisecond)
+				at.run(a) // the node that is attacked writes its record again whenever it sees another revision
 			}
 			restart("", func() { // n1 would put back what it believes
 				for path, v := range before {

@@ -122,8 +122,7 @@ func TestRotationCrash(t *testing.T) {
 					}
 					return nil
 				})
-				time.Sleep(200 * time.Millisecond)
-				w.startAgent("n1")
+				w.eventually(10*time.Second, "n1 started again", func() error { return w.StartAgent(context.Background(), "n1") })
 				if step == "keys" || step == "state" { // nothing of the change was kept
 					w.eventually(10*time.Second, "n1 joined", func() error { _, err := w.try("n1", "weft", "key", "rotate"); return err })
 				}
