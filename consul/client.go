@@ -24,6 +24,7 @@ type Client struct {
 	status  Status
 	back    chan struct{} // closed when Consul is back
 	prober  bool          // a failing watch has taken the quick retries upon itself
+	made    uint64        // version of the sentinel that WatchCluster saw last, 0 for none
 	cluster string        // id that this client belongs to, once known
 	agent   *AgentService // what RegisterAgent registered last
 }

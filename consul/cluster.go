@@ -97,6 +97,9 @@ func (c *Client) WatchCluster(ctx context.Context, failed func(error), remade fu
 			remade()
 		}
 		created = pair.CreateIndex
+		c.mu.Lock()
+		c.made = pair.ModifyIndex
+		c.mu.Unlock()
 		return next, nil
 	}
 	return c.follow(ctx, poll, failed)
@@ -170,6 +173,35 @@ func (c *Client) checkEmpty(ctx context.Context) error {
 	}
 	return &Error{Op: "read", Key: c.key(ClusterPath), Kind: ErrUnreadable,
 		Hint: fmt.Sprintf("the sentinel is missing, but the folder holds %s: a node of the cluster that runs puts it back; if none does, delete the folder", keys[0])}
+}
+
+// Acknowledge reads the sentinel and takes it for the present one: what Leases writes from now on is written for it. Call
+// it before putting back what this node holds after Consul went back in time.
+func (c *Client) Acknowledge(ctx context.Context) error {
+	if _, err := c.Cluster(ctx); err != nil {
+		return err
+	}
+	pair, err := c.raw(ctx, c.key(ClusterPath))
+	if err != nil || pair == nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.made = pair.ModifyIndex
+	return nil
+}
+
+// moved reports whether the sentinel is another one than WatchCluster saw last: Consul was wiped, and this node has not
+// followed yet.
+func (c *Client) moved(ctx context.Context) bool {
+	c.mu.Lock()
+	made := c.made
+	c.mu.Unlock()
+	if made == 0 {
+		return false
+	}
+	pair, err := c.raw(ctx, c.key(ClusterPath))
+	return err == nil && (pair == nil || pair.ModifyIndex != made)
 }
 
 func (c *Client) knownCluster() string {

@@ -69,11 +69,28 @@ func ParseLease(p Pair) (overlay.Lease, error) {
 
 // Create implements ipam.Store. While the sentinel is missing nothing is created: ErrUnreadable.
 func (s Leases) Create(ctx context.Context, network string, l overlay.Lease) (overlay.Lease, error) {
-	l, err := s.write(ctx, network, l, 0)
+	got, err := s.write(ctx, network, l, 0)
+	if errors.Is(err, ErrConflict) {
+		got, err = s.overwrite(ctx, network, l, err)
+	}
+	l = got
 	if errors.Is(err, ErrConflict) {
 		return l, fmt.Errorf("create lease: %w: %w", os.ErrExist, err)
 	}
 	return l, err
+}
+
+// overwrite creates a lease where one of an earlier network of the same name stands; any other keeps its place.
+func (s Leases) overwrite(ctx context.Context, network string, l overlay.Lease, conflict error) (overlay.Lease, error) {
+	p, err := s.c.Get(ctx, LeasePath(network, l.Address))
+	if err != nil {
+		return l, conflict // gone again, or not to be read: the caller looks once more
+	}
+	old, err := ParseLease(p)
+	if err != nil || l.NetworkID == "" || old.NetworkID == "" || old.NetworkID == l.NetworkID {
+		return l, conflict
+	}
+	return s.write(ctx, network, l, p.Version)
 }
 
 // Update implements ipam.Store.
@@ -107,7 +124,11 @@ func (s Leases) write(ctx context.Context, network string, l overlay.Lease, vers
 	if err != nil {
 		return l, err
 	}
-	pairs, err := s.c.TxnPairs(ctx, CAS(LeasePath(network, l.Address), value, version), checkSentinel())
+	pairs, err := s.c.TxnPairs(ctx, CAS(LeasePath(network, l.Address), value, version), s.c.checkSentinel())
+	if errors.Is(err, ErrConflict) && s.c.moved(ctx) {
+		return l, &Error{Op: "write", Key: s.c.key(LeasePath(network, l.Address)), Kind: ErrUnreadable,
+			Hint: "Consul was wiped a moment ago: the nodes have to put back what they hold first"}
+	}
 	if err != nil {
 		return l, err
 	}

@@ -51,6 +51,9 @@ func LeasePath(network string, a netip.Addr) string { return LeasesDir(network) 
 // EndpointsPath is the record of what a node has on a network.
 func EndpointsPath(node, network string) string { return endpointsDir + "/" + node + "/" + network }
 
+// EndpointsDir holds a node's endpoint records.
+func EndpointsDir(node string) string { return endpointsDir + "/" + node }
+
 // RevsDir holds the revisions of the endpoint records of a network, one key per node.
 func RevsDir(network string) string { return revsDir + "/" + network }
 

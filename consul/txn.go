@@ -53,8 +53,16 @@ func CheckIndex(path string, version uint64) Op {
 	return Op{verb: api.KVCheckIndex, path: path, version: version}
 }
 
-// checkSentinel fails the transaction when the folder was wiped: nothing new is written before the sentinel is back.
-func checkSentinel() Op { return Op{verb: api.KVGet, path: ClusterPath} }
+// checkSentinel fails the transaction when the folder was wiped: nothing new is written before the sentinel is back, and
+// before this node knows that it was away.
+func (c *Client) checkSentinel() Op {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made != 0 {
+		return CheckIndex(ClusterPath, c.made)
+	}
+	return Op{verb: api.KVGet, path: ClusterPath}
+}
 
 // Txn does all operations or none. Errors: ErrConflict (a CAS or check failed; nothing was written), os.ErrPermission,
 // ErrUnavailable (the outcome is not known), or a plain error when it is too large to be sent.

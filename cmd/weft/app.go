@@ -42,10 +42,9 @@ func (a *app) main(ctx context.Context, args []string) int {
 // command builds the whole tree.
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "weft [--socket PATH] COMMAND",
-		Short: "weft: overlay networks for plain Linux hosts, over Consul and WireGuard",
-		Example: `weft network create my-app --encrypted
-weft run my-app --service web -- python3 -m http.server`,
+		Use:           "weft [--socket PATH] COMMAND",
+		Short:         "weft: overlay networks for plain Linux hosts, over Consul and WireGuard",
+		Example:       "weft run my-app --service web -- python3 -m http.server",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       buildInfo().String(),
@@ -57,8 +56,8 @@ weft run my-app --service web -- python3 -m http.server`,
 		"the agent's `PATH`; environment WEFT_SOCKET")
 	root.AddCommand(
 		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.endpointCommand(),
-		a.nodeCommand(), a.keyCommand(), a.trustCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
-		a.internalEnterCommand(), engineCommand(),
+		a.nodeCommand(), a.cniCommand(), a.netnsCommand(), a.keyCommand(), a.trustCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
+		a.internalEnterCommand(), engineCommand(), engineCallCommand(),
 		newAgentCommand(), newConfigCommand(), newLabCommand(), completionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())

@@ -21,6 +21,7 @@ func engineCommand() *cobra.Command {
 	cmd.Flags().StringVar(&cfg.Device, "device", "", "`NAME` of the WireGuard device")
 	cmd.Flags().StringVar(&cfg.NetNS, "netns", "", "`NAME` of the namespace it lives in")
 	cmd.Flags().IntVar(&cfg.MTU, "mtu", 0, "the device's MTU in `BYTES`")
+	cmd.Flags().BoolVar(&cfg.Plain, "plain", false, "leave VXLAN to the kernel")
 	cmd.Flags().StringVar(&level, "log-level", level, "debug, info, warn or error, as `LEVEL`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var l slog.Level

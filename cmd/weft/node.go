@@ -19,7 +19,7 @@ func (a *app) nodeCommand() *cobra.Command {
 	}
 	cmd.AddCommand(a.nodeListCommand(), a.nodeInspectCommand(), &cobra.Command{
 		Use:               "rm NODE",
-		Short:             "Remove a dead node: its addresses become free, its record goes",
+		Short:             "Remove a dead node: its addresses become free, the others forget it",
 		Args:              args("NODE"),
 		Example:           "weft node rm n3",
 		ValidArgsFunction: a.complete(nodeNames),

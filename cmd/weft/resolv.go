@@ -28,11 +28,6 @@ func writeResolvConf(dir, id string, dns []netip.Addr) (string, error) {
 	if len(dns) == 0 {
 		return "", nil
 	}
-	var b strings.Builder
-	for _, a := range dns[:min(len(dns), resolvMax)] {
-		fmt.Fprintf(&b, "nameserver %s\n", a)
-	}
-	b.WriteString("options ndots:1 timeout:2\n")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make directory for resolv.conf: %w", err)
 	}
@@ -43,7 +38,7 @@ func writeResolvConf(dir, id string, dns []netip.Addr) (string, error) {
 		return "", fmt.Errorf("write resolv.conf: %w", err)
 	}
 	defer f.Close()
-	_, err = f.WriteString(b.String())
+	_, err = f.WriteString(resolvConf(dns))
 	if err == nil {
 		err = f.Chmod(0o644) // the program may run as anybody
 	}
@@ -52,6 +47,16 @@ func writeResolvConf(dir, id string, dns []netip.Addr) (string, error) {
 		return "", fmt.Errorf("write resolv.conf: %w", err)
 	}
 	return f.Name(), nil
+}
+
+// resolvConf is a resolv.conf that sends queries to dns.
+func resolvConf(dns []netip.Addr) string {
+	var b strings.Builder
+	for _, a := range dns[:min(len(dns), resolvMax)] {
+		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	b.WriteString("options ndots:1 timeout:2\n")
+	return b.String()
 }
 
 // sweep removes what weft runs that were killed at the wrong moment left: files are needed for milliseconds.

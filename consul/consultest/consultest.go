@@ -4,11 +4,13 @@ package consultest
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,17 +144,32 @@ func (s *Server) CLI(args ...string) string {
 	return string(out)
 }
 
-// freePorts asks the kernel for ports. Somebody may take one before Consul does; then Start says so.
+// freePorts picks n ports below the range that outgoing connections take theirs from (net.ipv4.ip_local_port_range,
+// 32768 and up), so that only another server can come in between.
 func freePorts(t *testing.T, n int) []int {
 	t.Helper()
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for tries := 0; len(ports) < n; tries++ {
+		if tries == 1000 {
+			t.Fatal("no free ports")
 		}
-		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		p := 20000 + rand.IntN(12000)
+		if !slices.Contains(ports, p) && free(p) {
+			ports = append(ports, p)
+		}
 	}
 	return ports
+}
+
+// free reports whether both TCP and UDP of a port are free on 127.0.0.1.
+func free(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	c, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err == nil {
+		err = c.Close()
+	}
+	return l.Close() == nil && err == nil
 }

@@ -21,7 +21,9 @@ import (
 	"weft/pkg/api"
 	"weft/pkg/apiserver"
 	"weft/pkg/config"
+	"weft/pkg/engine/control"
 	"weft/pkg/kernel"
+	"weft/pkg/kstate"
 	"weft/pkg/ledger"
 	"weft/pkg/netns"
 	"weft/pkg/overlay"
@@ -60,6 +62,7 @@ type Agent struct {
 	under    underlay
 	backend  wireguard.Backend
 	kernel   *kernel.Kernel
+	engine   *control.Client // nil when the backend has no data path of its own
 	consul   *consul.Client
 	loop     *reconcile.Loop
 	dns      *dns.Server
@@ -73,6 +76,7 @@ type Agent struct {
 	pairKick    chan struct{}
 	trustKick   chan struct{}
 	claimKick   chan struct{}
+	ledgerKick  chan struct{}
 
 	snap atomic.Pointer[overlay.Snapshot]
 	cfg  atomic.Pointer[config.Config]
@@ -80,7 +84,9 @@ type Agent struct {
 	mu     sync.Mutex // guards what follows
 	state  *localState
 	ledger *ledger.Ledger
-	pools  map[string]*pool
+	// unsaved says that the ledger is newer than the file.
+	unsaved bool
+	pools   map[string]*pool
 	// synced holds, per own path, the revision that Consul is known to hold.
 	synced map[string]uint64
 	// readAt holds, per path, the revision at which a record was read last, refused or not.
@@ -88,6 +94,7 @@ type Agent struct {
 	// delivered says which sources have delivered once since the agent started.
 	delivered map[string]bool
 	watches   map[string]*netWatch
+	following map[string]int    // attaches that go on, by network
 	paths     map[string]path   // what the last probe found, by node
 	notes     map[string]string // standing problems of the agent itself, by subject
 	trouble   []overlay.Problem // found while reconciling
@@ -96,7 +103,8 @@ type Agent struct {
 	// carried says which key generation carries the traffic to each peer; rotateAsked that a change of keys is to begin.
 	carried     map[string]int
 	rotateAsked bool
-	leaving     bool
+	goodbye     bool // the records say that this node leaves; the data path still stands
+	leaving     bool // the data path is to be taken down
 	leftAt      time.Time
 	purge       bool
 	holdUntil   time.Time     // no new leases before
@@ -104,6 +112,12 @@ type Agent struct {
 	joined      bool
 	poolRun     func(*pool) // starts a pool's maintenance; set by Run
 
+	// floors holds, per own path, the highest revision that Consul was seen to hold; learned says that it was looked at.
+	floors  map[string]uint64
+	learned bool
+
+	publishing   sync.Mutex // held by publish
+	savingLedger sync.Mutex // held by keepLedger; taken before mu
 	// attaching serialises attach and detach per endpoint id.
 	attaching keyedMutex
 	left      chan struct{} // closed when leave has taken everything down
@@ -120,9 +134,9 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 	}
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
 	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, readAt: map[string]uint64{}, delivered: map[string]bool{},
-		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, publishKick: make(chan struct{}, 1),
-		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1),
-		rotateKick: make(chan struct{}, 1), pairKick: make(chan struct{}, 1), trustKick: make(chan struct{}, 1), claimKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
+		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, following: map[string]int{}, floors: map[string]uint64{}, publishKick: make(chan struct{}, 1),
+		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), ledgerKick: make(chan struct{}, 1), rotateKick: make(chan struct{}, 1),
+		pairKick: make(chan struct{}, 1), trustKick: make(chan struct{}, 1), claimKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -214,7 +228,12 @@ func (a *Agent) openKernel(ctx context.Context, cfg config.Config) (err error) {
 		return err
 	}
 	a.log.Info("wireguard backend chosen", "backend", a.backend.Name())
-	a.kernel, err = kernel.New(kernel.Config{Log: a.log, Backend: a.backend, Keyring: a.ring.private, PSK: a.ring.preshared})
+	kcfg := kernel.Config{Log: a.log, Backend: a.backend, Keyring: a.ring.private, PSK: a.ring.preshared}
+	if a.backend.Name() == wireguard.EngineName {
+		a.engine = control.NewClient(kstate.WGName(1))
+		kcfg.Overlay = a.engine
+	}
+	a.kernel, err = kernel.New(kcfg)
 	return err
 }
 
@@ -245,7 +264,7 @@ func (a *Agent) Close() error {
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
 	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Group: "weft", Log: a.log, Networks: a, Endpoints: a,
-		Processes: a, Nodes: a, System: a, Keys: a, Trust: a})
+		Checks: a, Processes: a, Nodes: a, System: a, Keys: a, Trust: a})
 	if err != nil {
 		return err
 	}
@@ -264,6 +283,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.mu.Lock()
 	a.poolRun = func(p *pool) { task("addresses of "+p.network.Name, p.Run) }
 	a.mu.Unlock()
+	a.raiseLimits()
 	a.adoptPools()
 	task("local api", server.Run)
 	task("reconcile", a.loop.Run)
@@ -272,6 +292,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("watches", a.manageWatches)
 	task("processes", a.reap)
 	task("state", a.saveChanges)
+	task("records", a.saveLedgers)
 	task("checks", a.reportChecks)
 	task("probes", a.probeLoop)
 	task("assert", a.assertLoop)
@@ -280,7 +301,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("trust", a.trustLoop)
 	task("claims", a.claimLoop)
 	task("guard", a.guardLoop)
+	task("recheck", a.recheck)
+	task("firewall", a.watchFirewall)
+	task("queued detaches", a.replayDetaches)
+	task("cni configurations", a.syncCNI)
 	task("reload", a.reload)
+	if a.engine != nil {
+		task("engine", func(ctx context.Context) error { return a.engine.Watch(ctx, a.loop.Kick) })
+	}
 	task("stop", func(ctx context.Context) error {
 		defer cancel()
 		select {
@@ -308,16 +336,15 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // finish writes what is only kept in memory, and removes it all after a purge.
 func (a *Agent) finish() error {
+	if err := a.keepLedger(); err != nil {
+		a.log.Error("accepted records are not kept over a restart", "err", err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.purge {
 		return os.RemoveAll(a.opt.Config.DataDir)
 	}
-	err := a.saveLocked()
-	if a.ledger != nil {
-		err = errors.Join(err, saveLedger(a.opt.Config.DataDir, a.ledger))
-	}
-	return err
+	return a.saveLocked()
 }
 
 func kick(ch chan struct{}) {

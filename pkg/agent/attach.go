@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
+	"weft/consul"
 	"weft/pkg/api"
 	"weft/pkg/apiserver"
 	"weft/pkg/kstate"
 	"weft/pkg/netns"
 	"weft/pkg/overlay"
-	"weft/pkg/plan"
 	"weft/pkg/reconcile"
 )
 
@@ -39,8 +38,8 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 		return api.Attachment{}, apiErr(api.Conflict, "endpoint %s is being attached or detached at this moment: try again", e.ID)
 	}
 	defer unlock()
-	if old, ok := a.again(e); ok {
-		return attachment(old, network, ""), nil
+	if old, ok := a.again(e); ok && !spec.Exclusive {
+		return a.repeat(ctx, old, network)
 	}
 	if err := a.free(e); err != nil {
 		return api.Attachment{}, err
@@ -49,19 +48,21 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 	if err != nil {
 		return api.Attachment{}, err
 	}
-	if err := a.awaitHold(ctx); err != nil {
-		return api.Attachment{}, err
-	}
+	defer a.follow(network.Name)()
+	a.awaitWatch(ctx, network.Name) // the others' endpoints are evidence of what is in use
 	var want netip.Addr
 	if spec.Address != "" {
 		if want, err = netip.ParseAddr(spec.Address); err != nil {
 			return api.Attachment{}, apiErr(api.Invalid, "address %q is not an IP address", spec.Address)
 		}
 	}
-	if e.Address, err = p.Allocate(ctx, e.ID, want); err != nil {
+	if e.Address, err = a.allocate(ctx, p, e.ID, want); err != nil {
 		return api.Attachment{}, poolErr(err)
 	}
-	warning, err := a.realise(ctx, e, network)
+	warning, err := "", a.routable(e, network)
+	if err == nil {
+		warning, err = a.realise(ctx, e, network)
+	}
 	if err != nil {
 		undo := context.WithoutCancel(ctx)
 		if uerr := a.undo(undo, e, p); uerr != nil {
@@ -70,158 +71,21 @@ func (a *Agent) Attach(ctx context.Context, spec api.AttachSpec, peer apiserver.
 		return api.Attachment{}, err
 	}
 	a.log.Info("endpoint attached", "network", network.Name, "endpoint", string(e.ID), "name", e.Name, "address", e.Address.String())
-	return attachment(e, network, warning), nil
+	return a.attachment(e, network, warning), nil
 }
 
-func attachment(e overlay.LocalEndpoint, n overlay.Network, warning string) api.Attachment {
-	return api.Attachment{ID: e.ID, Name: e.Name, Network: n.Name, Address: netip.PrefixFrom(e.Address, n.Subnet().Bits()),
-		MAC: e.MAC.String(), MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, NetNS: netns.Path(e.NetNS), Warning: warning}
-}
-
-// intent checks a request and makes it a local endpoint without an address.
-func (a *Agent) intent(ctx context.Context, spec api.AttachSpec) (overlay.LocalEndpoint, overlay.Network, error) {
-	e := overlay.LocalEndpoint{IfName: spec.IfName, BootID: a.boot}
-	n, err := a.network(spec.Network)
-	if err != nil {
-		return e, n, err
-	}
-	if err := a.usable(n); err != nil {
-		return e, n, err
-	}
-	e.Network, e.NetworkID = n.Name, n.ID
-	e.ID, e.Name = overlay.EndpointID(spec.ID), spec.Name
-	if e.ID == "" {
-		e.ID = overlay.NewEndpointID()
-	}
-	if err := e.ID.Validate(); err != nil {
-		return e, n, apiErr(api.Invalid, "%v", err)
-	}
-	e.Services = spec.Services
-	if e.Name == "" {
-		e.Name = defaultName(e.ID, e.Services)
-	}
-	for kind, names := range map[string][]string{"endpoint": {e.Name}, "service": e.Services} {
-		for i, name := range names {
-			if err := overlay.ValidateName(kind, name); err != nil {
-				return e, n, apiErr(api.Invalid, "%v", err)
-			}
-			names[i] = overlay.CanonicalName(name)
+// allocate leases an address. When Consul was wiped at this very moment it waits until the nodes have put back what they
+// hold.
+func (a *Agent) allocate(ctx context.Context, p *pool, id overlay.EndpointID, want netip.Addr) (netip.Addr, error) {
+	for try := 0; ; try++ {
+		if err := a.awaitHold(ctx); err != nil {
+			return netip.Addr{}, err
+		}
+		addr, err := p.Allocate(ctx, id, want)
+		if !errors.Is(err, consul.ErrUnreadable) || try == 3 || !wait(ctx, 500*time.Millisecond) {
+			return addr, err
 		}
 	}
-	e.Name = overlay.CanonicalName(e.Name)
-	if e.IfName == "" {
-		e.IfName = "eth0"
-	}
-	if len(e.IfName) > 15 || strings.ContainsAny(e.IfName, "/ :%\t\n") || e.IfName == "." || e.IfName == ".." {
-		return e, n, apiErr(api.Invalid, "interface name %q is not one the kernel takes: at most 15 characters, no slash, colon or space", e.IfName)
-	}
-	e.MAC = overlay.NewMAC()
-	e.NetNS = kstate.EndpointNS(e.ID)
-	check := e.Endpoint
-	check.Address = n.Gateway.Next() // which one it gets is not known yet
-	if err := check.Validate(); err != nil {
-		return e, n, apiErr(api.Invalid, "%v", err)
-	}
-	return e, n, a.source(&e, spec)
-}
-
-// defaultName is a name that follows from the id, within what a name may be: ids may be longer and hold colons.
-func defaultName(id overlay.EndpointID, services []string) string {
-	s := strings.Trim(strings.Map(func(r rune) rune {
-		if r == ':' || r == '_' {
-			return '-'
-		}
-		return r
-	}, strings.ToLower(string(id))), "-.")
-	if len(services) > 0 {
-		return services[0][:min(len(services[0]), overlay.MaxName-7)] + "-" + strings.Trim(s[:min(6, len(s))], "-.")
-	}
-	return strings.Trim(s[:min(overlay.MaxName, len(s))], "-.")
-}
-
-// source finds the namespace that a request names.
-func (a *Agent) source(e *overlay.LocalEndpoint, spec api.AttachSpec) error {
-	given := 0
-	for _, is := range []bool{spec.NetNS != "", spec.PID != 0, spec.NewNetNS} {
-		if is {
-			given++
-		}
-	}
-	if given != 1 {
-		return apiErr(api.Invalid, "name the namespace to attach: exactly one of a path (--netns) and a process (--pid)")
-	}
-	if spec.NewNetNS {
-		return nil
-	}
-	e.SourcePath = spec.NetNS
-	if spec.PID != 0 {
-		start, err := processStart(spec.PID)
-		if err != nil {
-			return apiErr(api.NotFound, "process %d does not run on this host: give the pid of a running process", spec.PID)
-		}
-		e.PID, e.PIDStart, e.SourcePath = spec.PID, start, fmt.Sprintf("/proc/%d/ns/net", spec.PID)
-	}
-	inode, err := netns.Inode(e.SourcePath)
-	if err != nil {
-		return apiErr(api.NotFound, "namespace %s: %v: give the path of a network namespace, as /run/netns/NAME", e.SourcePath, err)
-	}
-	if host, err := netns.Inode("/proc/self/ns/net"); err == nil && host == inode {
-		return apiErr(api.Invalid, "namespace %s is the host's own: an endpoint needs a namespace of its own", e.SourcePath)
-	}
-	e.SourceInode = inode
-	return nil
-}
-
-// again finds the endpoint that a repeated attach means: the same id, network and namespace. Runtimes repeat themselves.
-func (a *Agent) again(e overlay.LocalEndpoint) (overlay.LocalEndpoint, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	old, ok := a.state.Endpoints[e.ID]
-	same := ok && old.NetworkID == e.NetworkID && old.SourceInode == e.SourceInode && e.SourceInode != 0 && old.IfName == e.IfName
-	return old, same && !old.Leaving && !a.leaving
-}
-
-// free checks that neither the id nor the name is in use.
-func (a *Agent) free(e overlay.LocalEndpoint) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.freeLocked(e)
-}
-
-func (a *Agent) freeLocked(e overlay.LocalEndpoint) error {
-	if a.leaving {
-		return apiErr(api.Unavailable, "this node is leaving")
-	}
-	if old, ok := a.state.Endpoints[e.ID]; ok {
-		return apiErr(api.Conflict, "endpoint %s exists already on network %s: choose another --id, or run `weft detach %s` first", e.ID, old.Network, e.ID)
-	}
-	for _, l := range a.state.Endpoints {
-		if l.NetworkID == e.NetworkID && l.Name == e.Name {
-			return apiErr(api.Conflict, "name %q is taken on network %s by endpoint %s on this node: choose another --name", e.Name, e.Network, l.ID)
-		}
-	}
-	if s := a.snap.Load(); s != nil {
-		for _, set := range s.On(e.NetworkID) {
-			for _, r := range set.Endpoints {
-				if set.Node != a.opt.Config.NodeName && (r.Name == e.Name || r.ID == e.ID) {
-					return apiErr(api.Conflict, "name %q or id %s is taken on network %s by endpoint %s on node %s: choose another", e.Name, e.ID, e.Network, r.Name, set.Node)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// usable says why this node cannot be on a network.
-func (a *Agent) usable(n overlay.Network) error {
-	if mtu := plan.NetworkMTU(a.under.MTU, n.Encrypted); mtu < n.MTU {
-		return apiErr(api.Conflict, "network %s has MTU %d, but the underlay %s (MTU %d) carries only %d: raise the MTU of %s, or use a network made with --mtu %d",
-			n.Name, n.MTU, a.under.Iface, a.under.MTU, mtu, a.under.Iface, mtu)
-	}
-	if !n.Encrypted && !a.under.Addr.Is4() {
-		return apiErr(api.Conflict, "network %s is plain and this node's underlay address %s is IPv6: plain networks need an IPv4 underlay; use an encrypted network", n.Name, a.under.Addr)
-	}
-	return nil
 }
 
 // realise makes the endpoint real: its namespace, the intent on disk, the data path, the record.
@@ -234,20 +98,24 @@ func (a *Agent) realise(ctx context.Context, e overlay.LocalEndpoint, n overlay.
 		err = netns.Create(e.NetNS)
 	} else {
 		err = netns.Bind(e.SourcePath, e.NetNS)
+		if inode, ierr := netns.Inode(netns.Path(e.NetNS)); err == nil && (ierr != nil || inode != e.SourceInode) {
+			err = errors.Join(ierr, fmt.Errorf("namespace %s changed while it was attached: try again", e.SourcePath))
+		}
 	}
 	if err != nil {
 		return "", apiErr(api.Invalid, "%v", err)
 	}
 	kick(a.watchKick)
 	kick(a.publishKick) // the record is written while the data path is built
-	a.awaitWatch(ctx, n.Name)
 	pctx, cancel := context.WithTimeout(ctx, passWait)
 	defer cancel()
 	r, err := a.loop.Do(pctx)
 	if err != nil {
 		return "", apiErr(api.Unavailable, "the data path was not built: %v", err)
 	}
-	if err := failure(r, e); err != nil {
+	if err := failure(r, e); errors.Is(err, os.ErrExist) {
+		return "", apiErr(api.Conflict, "the namespace has an interface %s already, which is not weft's: choose another name, or remove it", e.IfName)
+	} else if err != nil {
 		return "", apiErr(api.Internal, "the data path of network %s was not built: %s", n.Name, oneLine(err.Error()))
 	}
 	wctx, cancel2 := context.WithTimeout(ctx, publishWait)
@@ -277,32 +145,6 @@ func (a *Agent) keep(e overlay.LocalEndpoint, n overlay.Network) error {
 	}
 	a.state.Endpoints[e.ID] = e
 	return a.saveLocked()
-}
-
-// freeLegLocked is the lowest leg number whose addresses are used neither by another leg nor by the host.
-func (a *Agent) freeLegLocked() (int, error) {
-	used := map[int]bool{}
-	for _, i := range a.state.Legs {
-		used[i] = true
-	}
-	pool := a.opt.Config.Egress.Pool
-	routes, err := a.kernel.HostRoutes()
-	if err != nil {
-		return 0, err
-	}
-	for i := 0; ; i++ {
-		l, ok := leg(pool, i)
-		if !ok {
-			return 0, apiErr(api.Exhausted, "no free egress leg in egress.pool %s (%d in use): set a larger pool", pool, len(used))
-		}
-		clash := false
-		for _, r := range routes {
-			clash = clash || r.Bits() > pool.Bits() && r.Contains(l.Host)
-		}
-		if !used[i] && !clash {
-			return i, nil
-		}
-	}
 }
 
 // awaitWatch gives the other nodes' endpoints a moment to be known when this is the first endpoint here; with Consul
@@ -358,7 +200,7 @@ func (a *Agent) undo(ctx context.Context, e overlay.LocalEndpoint, p *pool) erro
 	a.mu.Unlock()
 	kick(a.publishKick)
 	kick(a.watchKick)
-	return errors.Join(err, a.takeDown(ctx, e), p.Release(ctx, e.Address))
+	return errors.Join(err, a.takeDown(ctx, e), p.Release(e.ID, e.Address))
 }
 
 // takeDown removes an endpoint's data path and weft's reference on its namespace.
@@ -391,23 +233,17 @@ func (a *Agent) detach(ctx context.Context, e overlay.LocalEndpoint) error {
 	e.Leaving = true
 	a.state.Endpoints[e.ID] = e
 	err := a.saveLocked()
-	p := a.pools[e.Network]
 	a.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	if n, nerr := a.network(e.Network); p == nil && nerr == nil && n.ID == e.NetworkID {
-		p, err = a.poolFor(n)
-		if err != nil {
-			return err
-		}
-	}
+	p := a.poolOf(e)
 	kick(a.publishKick)
 	if err := a.takeDown(ctx, e); err != nil {
 		return fmt.Errorf("detach endpoint %s: %w", e.ID, err)
 	}
 	if p != nil {
-		if err := p.Release(ctx, e.Address); err != nil {
+		if err := p.Release(e.ID, e.Address); err != nil {
 			a.log.Warn("address not released yet", "endpoint", string(e.ID), "address", e.Address.String(), "err", err)
 		}
 	}

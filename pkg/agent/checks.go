@@ -9,6 +9,7 @@ import (
 
 	"weft/consul"
 	"weft/dns"
+	"weft/pkg/api"
 	"weft/pkg/config"
 )
 
@@ -75,6 +76,14 @@ func (a *Agent) health(ctx context.Context) (data, mesh []string) {
 	if len(down) > 0 {
 		mesh[0], mesh[1] = string(consul.Warning), mesh[1]+"; none with "+strings.Join(down, ", ")
 	}
+	var problems []api.Problem
+	for _, p := range st.Problems {
+		if strings.HasPrefix(p.Subject, "peer ") {
+			mesh[0], mesh[1] = string(consul.Warning), mesh[1]+"; "+p.Subject+": "+p.Message
+		} else {
+			problems = append(problems, p)
+		}
+	}
 	networks := 0
 	for _, n := range st.Networks {
 		if n.Local > 0 {
@@ -82,9 +91,9 @@ func (a *Agent) health(ctx context.Context) (data, mesh []string) {
 		}
 	}
 	data = []string{string(consul.Passing), fmt.Sprintf("%d networks here, the kernel is as wanted", networks)}
-	if len(st.Problems) > 0 {
-		p := st.Problems[0]
-		data = []string{string(consul.Warning), fmt.Sprintf("%d problems, first: %s: %s", len(st.Problems), p.Subject, p.Message)}
+	if len(problems) > 0 {
+		p := problems[0]
+		data = []string{string(consul.Warning), fmt.Sprintf("%d problems, first: %s: %s", len(problems), p.Subject, p.Message)}
 	}
 	return data, mesh
 }

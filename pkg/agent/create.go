@@ -135,6 +135,12 @@ func (a *Agent) tryCreate(ctx context.Context, spec api.NetworkSpec, n overlay.N
 		return n, err
 	}
 	a.offer([]consul.Pair{{Path: path, Value: value}})
+	if got := a.snap.Load().Networks[n.Name]; got.ID != n.ID {
+		a.mu.Lock()
+		why := a.ledger.Rejected()[path]
+		a.mu.Unlock()
+		return n, apiErr(api.Conflict, "network %s was written to Consul, but this node cannot accept it: %s", n.Name, oneLine(why))
+	}
 	return n, nil
 }
 
@@ -178,10 +184,17 @@ func (a *Agent) complete(n overlay.Network, spec api.NetworkSpec, s *overlay.Sna
 		return n, apiErr(api.Conflict, "the underlay of node %s is too small for a network: its MTU would be %d", node, n.MTU)
 	}
 	n.VNI = overlay.MinVNI
+	for _, known := range s.Networks { // tombstones too: a number rests for as long as they stand
+		n.VNI = max(n.VNI, known.VNI+1)
+	}
+	leased := map[overlay.VNI]bool{}
 	for _, p := range vnis {
-		if v, err := consul.ParseVNIPath(p.Path); err == nil && v >= n.VNI {
-			n.VNI = v + 1
+		if v, err := consul.ParseVNIPath(p.Path); err == nil {
+			leased[v] = true
 		}
+	}
+	for leased[n.VNI] { // by a network that is not known here
+		n.VNI++
 	}
 	if n.VNI > overlay.MaxVNI {
 		return n, apiErr(api.Exhausted, "all VNIs up to %d are used: delete old keys under vnis/ in Consul", overlay.MaxVNI)

@@ -114,17 +114,24 @@ func (a *Agent) claimName(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.mu.Lock()
+	_, mine := a.ledger.Get(path)
+	a.mu.Unlock()
 	var n overlay.Node
 	owns, err := a.ownsName(ctx)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(p.Value, &n); err == nil && n.Identity != a.identity.Public() && !owns {
+	foreign := json.Unmarshal(p.Value, &n) == nil && n.Identity != a.identity.Public() && !mine && !owns
+	if foreign && !a.givenFree(ctx, n) {
 		return fmt.Errorf("node name %q belongs to another identity (%s): set another node_name, or free the name with `weft node rm %s` on another node",
 			n.Name, n.Identity.Short(), n.Name)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err == nil && foreign {
+		return nil // the name was given free: learnOwn counts past the old records
+	}
 	_, err = a.ledger.Offer(path, p.Value)
 	if _, mine := a.ledger.Get(path); mine || err == nil {
 		return nil // what cannot be used there is written over with this node's next record
@@ -155,6 +162,24 @@ func (a *Agent) ownsName(ctx context.Context) (bool, error) {
 	return !given || ad.Identity == a.identity.Public(), nil
 }
 
+// givenFree reports whether an operator removed the node that had this node's name. Whether the others believe the
+// removal is theirs to decide; this only says whether it is worth trying.
+func (a *Agent) givenFree(ctx context.Context, n overlay.Node) bool {
+	p, err := a.consul.Get(ctx, removedPath(n.Name))
+	if err != nil {
+		return false
+	}
+	var r overlay.Removal
+	if json.Unmarshal(p.Value, &r) != nil || r.Identity != n.Identity || r.NodeRevision < n.Revision {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	path := nodePath(n.Name)
+	a.floors[path] = max(a.floors[path], min(r.NodeRevision, n.Revision+maxFloor))
+	return true
+}
+
 type vtepLease struct {
 	Node string `json:"node"`
 }
@@ -166,7 +191,12 @@ func (a *Agent) leaseVTEP(ctx context.Context) error {
 	have := a.state.VTEP
 	a.mu.Unlock()
 	if have.IsValid() {
-		return a.holdVTEP(ctx, have)
+		err := a.holdVTEP(ctx, have)
+		if !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		// It was freed while this node was away, and is another's now, legally.
+		a.log.Warn("this node's VTEP address was given to another node, leasing a new one", "vtep", have.String(), "err", err)
 	}
 	pool := a.cfg.Load().VTEPPool
 	for try := 0; try < 100; try++ {
@@ -210,6 +240,14 @@ func (a *Agent) pickVTEP(pool netip.Prefix, pairs []consul.Pair) (netip.Addr, er
 		taken[addr] = true
 		if pool.Contains(addr) && last.Less(addr) {
 			last = addr
+		}
+	}
+	if s := a.snap.Load(); s != nil {
+		for _, n := range s.Nodes { // also those that left: an address that was used a short while ago is not used again soon
+			if pool.Contains(n.VTEP) && last.Less(n.VTEP) && n.VTEP.Next().IsValid() && pool.Contains(n.VTEP.Next().Next()) {
+				last = n.VTEP
+			}
+			taken[n.VTEP] = taken[n.VTEP] || n.Present() && n.Name != a.opt.Config.NodeName
 		}
 	}
 	for _, start := range []netip.Addr{last, pool.Masked().Addr()} {

@@ -12,6 +12,7 @@ import (
 	"weft/consul"
 	"weft/keys"
 	"weft/pkg/api"
+	"weft/pkg/ipam"
 	"weft/pkg/ledger"
 	"weft/pkg/overlay"
 )
@@ -206,7 +207,7 @@ func (a *Agent) tryRemove(ctx context.Context, name string) error {
 		return err
 	}
 	a.offer([]consul.Pair{{Path: networkPath(name), Value: value}})
-	return a.dropLeases(ctx, name)
+	return a.dropLeases(ctx, n)
 }
 
 func (a *Agent) checkUnused(s *overlay.Snapshot, n overlay.Network) error {
@@ -236,21 +237,21 @@ func (a *Agent) checkUnused(s *overlay.Snapshot, n overlay.Network) error {
 }
 
 // dropLeases frees all leases of a deleted network: nobody can use them any more.
-func (a *Agent) dropLeases(ctx context.Context, name string) error {
-	a.dropPool(name)
-	leases, err := a.consul.List(ctx, consul.LeasesDir(name))
+func (a *Agent) dropLeases(ctx context.Context, n overlay.Network) error {
+	a.dropPool(n.Name, n.ID)
+	store := a.consul.Leases()
+	leases, err := store.List(ctx, n.Name)
 	if err != nil {
 		return err
 	}
-	for len(leases) > 0 {
-		var ops []consul.Op
-		for _, l := range leases[:min(50, len(leases))] {
-			ops = append(ops, consul.Delete(l.Path))
+	var errs []error
+	for _, l := range leases {
+		if l.NetworkID != "" && l.NetworkID != n.ID {
+			continue
 		}
-		if err := a.consul.Txn(ctx, ops...); err != nil {
-			return err
+		if err := store.Delete(ctx, n.Name, l); err != nil && !errors.Is(err, ipam.ErrConflict) {
+			errs = append(errs, err)
 		}
-		leases = leases[len(ops):]
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -3,25 +3,21 @@ package agent
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"weft/consul"
 	"weft/keys"
 	"weft/pkg/api"
-	"weft/pkg/ipam"
 	"weft/pkg/ledger"
 	"weft/pkg/netns"
 	"weft/pkg/overlay"
 )
+
+func removedPath(node string) string { return "removed/" + node }
 
 func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
@@ -96,7 +92,7 @@ func (a *Agent) localEndpoint(l overlay.LocalEndpoint) api.Endpoint {
 		state = "pending"
 	}
 	d := describeEndpoint(l.Endpoint, l.Network, a.opt.Config.NodeName, state)
-	d.Local, d.NetNS, d.PID = true, netns.Path(l.NetNS), l.PID
+	d.Local, d.NetNS, d.PID, d.Owner, d.IfName = true, netns.Path(l.NetNS), l.PID, l.Owner, l.IfName
 	if s := a.snap.Load(); s != nil {
 		if n, ok := s.NetworkByID(l.NetworkID); ok {
 			d.DNS = append(d.DNS, n.Gateway)
@@ -227,7 +223,7 @@ func (a *Agent) checkDead(ctx context.Context, name string) error {
 }
 
 func (a *Agent) publishRemoval(ctx context.Context, name string) error {
-	path := "removed/" + name
+	path := removedPath(name)
 	n := a.snap.Load().Nodes[name]
 	a.mu.Lock()
 	r := overlay.Removal{Node: name, Identity: n.Identity, NodeRevision: n.Revision, Removed: time.Now().UTC().Truncate(time.Second),
@@ -270,95 +266,5 @@ func (a *Agent) adoptSignatures(ctx context.Context, name string) error {
 		}
 		a.offer([]consul.Pair{{Path: path, Value: value}})
 	}
-	return nil
-}
-
-// freeLeases frees the address and VTEP leases of a node that has left, and returns how many.
-func (a *Agent) freeLeases(ctx context.Context, node string) (int, error) {
-	var ops []consul.Op
-	for _, dir := range []string{"leases", consul.VTEPsDir} {
-		pairs, err := a.consul.List(ctx, dir)
-		if err != nil {
-			return 0, err
-		}
-		for _, p := range pairs {
-			var l struct {
-				Node string `json:"node"`
-			}
-			if json.Unmarshal(p.Value, &l) == nil && l.Node == node {
-				ops = append(ops, consul.DeleteCAS(p.Path, p.Version))
-			}
-		}
-	}
-	var errs []error
-	freed := 0
-	for _, op := range ops { // one by one: a lease that moved meanwhile is not this node's any more
-		switch err := a.consul.Txn(ctx, op); {
-		case err == nil:
-			freed++
-		case !errors.Is(err, consul.ErrConflict):
-			errs = append(errs, err)
-		}
-	}
-	return freed, errors.Join(errs...)
-}
-
-// Leave implements apiserver.System: the signed goodbye, then the data path is taken down and the agent ends.
-func (a *Agent) Leave(ctx context.Context, spec api.LeaveSpec) error {
-	a.mu.Lock()
-	if a.leaving {
-		a.mu.Unlock()
-		return apiErr(api.Conflict, "this node is leaving already")
-	}
-	var names []string
-	for _, e := range a.state.Endpoints {
-		names = append(names, e.Name)
-	}
-	if len(names) > 0 && !spec.Force {
-		a.mu.Unlock()
-		slices.Sort(names)
-		return apiErr(api.Conflict, "this node has %d endpoints (%s): detach them first, or pass --force", len(names), strings.Join(names[:min(5, len(names))], ", "))
-	}
-	a.leaving, a.leftAt, a.purge = true, time.Now().UTC().Truncate(time.Second), spec.Purge
-	joined := a.joined
-	a.mu.Unlock()
-	a.log.Info("leaving", "purge", spec.Purge)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passWait)
-	defer cancel()
-	var errs []error
-	if joined {
-		errs = append(errs, a.publish(ctx))
-	}
-	a.names.closeAll()
-	r, err := a.loop.Do(ctx)
-	errs = append(errs, err, r.Err)
-	for _, f := range r.Failed {
-		errs = append(errs, f)
-	}
-	if err := errors.Join(errs...); err != nil {
-		a.mu.Lock()
-		a.leaving, a.purge = false, false
-		a.mu.Unlock()
-		a.loop.Kick()
-		kick(a.publishKick)
-		return apiErr(api.Internal, "leave not completed, this node stays: %s", oneLine(err.Error()))
-	}
-	a.mu.Lock()
-	a.state.Endpoints, a.state.Pools = map[overlay.EndpointID]overlay.LocalEndpoint{}, map[string]ipam.PoolState{}
-	for name, p := range a.pools {
-		close(p.stop)
-		delete(a.pools, name)
-	}
-	a.state.VTEP, a.joined = netip.Addr{}, false
-	a.mu.Unlock()
-	if joined {
-		if _, err := a.freeLeases(ctx, a.opt.Config.NodeName); err != nil {
-			a.log.Warn("leases of this node are not all freed: another node frees them with `weft node rm`", "err", err)
-		}
-		if err := a.consul.DeregisterAgent(ctx, a.opt.Config.NodeName); err != nil && !errors.Is(err, os.ErrNotExist) {
-			a.log.Warn("service not deregistered", "err", err)
-		}
-	}
-	close(a.left)
 	return nil
 }

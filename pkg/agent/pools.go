@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +47,9 @@ func (a *Agent) poolFor(n overlay.Network) (*pool, error) {
 	if a.poolRun == nil {
 		return nil, errors.New("the agent is not running")
 	}
+	if old := a.pools[n.Name]; old != nil {
+		close(old.stop) // of a network of this name that was deleted
+	}
 	p := a.newPoolLocked(n)
 	a.pools[n.Name] = p
 	a.poolRun(p)
@@ -56,6 +61,7 @@ func (a *Agent) newPoolLocked(n overlay.Network) *pool {
 		Log:     a.log,
 		InUse:   func(addr netip.Addr) bool { return a.claimed(n.ID, addr) },
 		Changed: func() { kick(a.saveKick) },
+		Save:    a.save,
 		Initial: a.state.Pools[n.Name],
 		Nodes:   func() int { return a.nodesOn(n.ID) },
 		Recall:  func(ctx context.Context) error { return a.recall(ctx, n.Name) }}
@@ -146,14 +152,37 @@ func (a *Agent) saveLocked() error {
 }
 
 // dropPool ends the pool of a deleted network.
-func (a *Agent) dropPool(name string) {
+func (a *Agent) dropPool(name string, id overlay.NetworkID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p := a.pools[name]; p != nil {
+	if p := a.pools[name]; p != nil && p.network.ID == id {
 		close(p.stop)
 		delete(a.pools, name)
+		delete(a.state.Pools, name)
 	}
-	delete(a.state.Pools, name)
+}
+
+// save makes the local state durable.
+func (a *Agent) save() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.saveLocked()
+}
+
+// poolOf returns the pool that an endpoint's address is from, nil when there is none any more.
+func (a *Agent) poolOf(e overlay.LocalEndpoint) *pool {
+	a.mu.Lock()
+	p := a.pools[e.Network]
+	a.mu.Unlock()
+	if p != nil && p.network.ID == e.NetworkID {
+		return p
+	}
+	if n, err := a.network(e.Network); err == nil && n.ID == e.NetworkID {
+		if p, err := a.poolFor(n); err == nil {
+			return p
+		}
+	}
+	return nil
 }
 
 // saveChanges keeps the state file in step with what the pools learn by themselves.
@@ -164,14 +193,11 @@ func (a *Agent) saveChanges(ctx context.Context) error {
 			return nil
 		case <-a.saveKick:
 		}
-		a.mu.Lock()
-		err := a.saveLocked()
-		a.mu.Unlock()
-		if err != nil {
-			a.log.Error("state not kept", "err", err)
-		}
-		if !wait(ctx, 200*time.Millisecond) { // changes come in bursts
+		if !wait(ctx, 200*time.Millisecond) { // changes come in bursts, most of them in attaches, which save by themselves
 			return nil
+		}
+		if err := a.save(); err != nil {
+			a.log.Error("state not kept", "err", err)
 		}
 	}
 }
@@ -180,20 +206,52 @@ func (a *Agent) saveChanges(ctx context.Context) error {
 func (a *Agent) retirePools(ctx context.Context) {
 	s := a.snap.Load()
 	a.mu.Lock()
-	var dead []string
+	dead := map[string]overlay.NetworkID{}
 	for name, p := range a.pools {
 		if n, known := s.Networks[name]; known && (!n.Alive() || n.ID != p.network.ID) {
-			dead = append(dead, name)
+			dead[name] = p.network.ID
 		}
 	}
 	a.mu.Unlock()
-	for _, name := range dead {
-		a.dropPool(name)
-		if n := s.Networks[name]; n.Alive() {
-			continue // made anew under the same name: the leases there are of the new one
-		}
-		if _, err := ipam.Free(ctx, a.consul.Leases(), name, a.opt.Config.NodeName); err != nil && ctx.Err() == nil {
+	for name, id := range dead {
+		a.dropPool(name, id)
+		if _, err := ipam.Free(ctx, a.consul.Leases(), name, id, a.opt.Config.NodeName); err != nil && ctx.Err() == nil {
 			a.log.Warn("leases of a deleted network not freed", "network", name, "err", err)
+		}
+	}
+}
+
+// forgetNetworks drops what this node kept for networks that were deleted and that it has no endpoint on: egress leg,
+// router address, and the empty endpoint record in Consul.
+func (a *Agent) forgetNetworks(ctx context.Context) {
+	s := a.snap.Load()
+	if !s.Complete {
+		return
+	}
+	a.mu.Lock()
+	used := map[overlay.NetworkID]bool{}
+	for _, e := range a.state.Endpoints {
+		used[e.NetworkID] = true
+	}
+	for _, n := range s.Networks {
+		used[n.ID] = used[n.ID] || n.Alive()
+	}
+	maps.DeleteFunc(a.state.Routers, func(id overlay.NetworkID, _ overlay.MAC) bool { return !used[id] })
+	maps.DeleteFunc(a.state.Legs, func(id overlay.NetworkID, _ int) bool { return !used[id] })
+	var gone []string
+	for name := range a.state.Published {
+		if n, ok := s.Networks[name]; ok && !n.Alive() && !slices.ContainsFunc(slices.Collect(maps.Values(a.state.Endpoints)),
+			func(e overlay.LocalEndpoint) bool { return e.Network == name }) {
+			gone = append(gone, name)
+			delete(a.state.Published, name)
+		}
+	}
+	a.mu.Unlock()
+	node := a.opt.Config.NodeName
+	for _, name := range gone {
+		err := a.consul.Txn(ctx, consul.Delete(endpointsPath(node, name)), consul.Delete(consul.RevPath(name, node)))
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn("empty endpoint record of a deleted network stays in Consul", "network", name, "err", err)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,8 +59,14 @@ func (a *Agent) publishLoop(ctx context.Context) error {
 	}
 }
 
-// publish brings all own records up to date in the ledger, then in Consul.
+// publish brings all own records up to date in the ledger, then in Consul. One at a time: an older record must not be
+// written after a newer one.
 func (a *Agent) publish(ctx context.Context) error {
+	a.publishing.Lock()
+	defer a.publishing.Unlock()
+	if err := a.learnOwn(ctx); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	if a.ledger == nil || !a.state.VTEP.IsValid() {
 		a.mu.Unlock()
@@ -86,9 +93,14 @@ func (a *Agent) publish(ctx context.Context) error {
 	if !joined {
 		return errors.Join(errs...) // what is signed is known here; Consul gets it when it answers
 	}
+	if len(todo) > 0 {
+		if err := a.keepLedger(); err != nil { // a revision that others have seen must not be signed again after a crash
+			return errors.Join(append(errs, err)...)
+		}
+	}
 	for _, d := range todo {
 		ops := []consul.Op{consul.Set(d.rec.Path, d.rec.Value)}
-		if d.rec.Revision == 1 && d.rec.Path == nodePath(a.opt.Config.NodeName) {
+		if d.rec.Revision == 1 && d.rec.Path == nodePath(a.opt.Config.NodeName) && a.floorOf(d.rec.Path) == 0 {
 			ops[0] = consul.CAS(d.rec.Path, d.rec.Value, 0) // whoever is first has the name
 		}
 		if d.rev != "" {
@@ -112,6 +124,69 @@ func (a *Agent) publish(ctx context.Context) error {
 	}
 	a.notifyPublished()
 	return errors.Join(errs...)
+}
+
+// learnOwn reads, once after each start, the records that stand in Consul under this node's name: a data_dir that was
+// restored from a backup, or lost, must not sign revisions that the others have seen already.
+func (a *Agent) learnOwn(ctx context.Context) error {
+	a.mu.Lock()
+	skip := a.learned || !a.joined
+	a.mu.Unlock()
+	if skip {
+		return nil
+	}
+	node := a.opt.Config.NodeName
+	pairs, err := a.consul.List(ctx, consul.EndpointsDir(node))
+	if err != nil {
+		return err
+	}
+	own, err := a.consul.Get(ctx, nodePath(node))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err == nil {
+		pairs = append(pairs, own)
+	}
+	for _, p := range pairs {
+		a.learnOne(node, p)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.learned = true
+	return nil
+}
+
+// learnOne takes in one record that stands under this node's name.
+func (a *Agent) learnOne(node string, p consul.Pair) {
+	var head struct {
+		Revision  uint64            `json:"revision"`
+		Network   string            `json:"network"`
+		NetworkID overlay.NetworkID `json:"networkId"`
+	}
+	if json.Unmarshal(p.Value, &head) != nil {
+		return // garbage has no revision to go above
+	}
+	a.mu.Lock()
+	have := a.ledger.Revision(p.Path)
+	a.mu.Unlock()
+	if head.Revision > have {
+		a.offer([]consul.Pair{p})
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.floors[p.Path] = max(a.floors[p.Path], min(head.Revision, a.ledger.Revision(p.Path)+maxFloor))
+	if _, known := a.state.Published[head.Network]; head.Network != "" && !known && p.Path == endpointsPath(node, head.Network) {
+		a.state.Published[head.Network] = head.NetworkID
+	}
+}
+
+// maxFloor bounds how far a value found in Consul may push this node's revisions.
+const maxFloor = 1 << 20
+
+func (a *Agent) floorOf(path string) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.floors[path]
 }
 
 // conflict looks at what stands where this node wanted to write its first record: the same bytes (an answer was lost),
@@ -149,7 +224,7 @@ func (a *Agent) signLocked(r ownRecord) error {
 		return nil
 	}
 	env := keys.Envelope{Kind: r.kind, Cluster: a.state.Cluster, Path: r.path}
-	revision := a.ledger.Floor(r.path) + 1
+	revision := max(a.ledger.Floor(r.path), a.floors[r.path]) + 1
 	if r.kind == ledger.KindNode {
 		revision = max(revision, a.ledger.RemovedAt(a.opt.Config.NodeName)+1)
 	}
@@ -206,7 +281,7 @@ func (a *Agent) nodeLocked() overlay.Node {
 	n := overlay.Node{Name: cfg.NodeName, Identity: a.identity.Public(), WireGuard: a.ring.public(a.state.Keys.Published(), cfg.WireGuard.Ports), Underlay: []netip.Addr{a.under.Addr},
 		UnderlayMTU: a.under.MTU, VTEP: a.state.VTEP, VXLANPort: cfg.VXLAN.Port, Datacenter: a.state.Datacenter,
 		Version: a.opt.Version, Backend: a.backend.Name()}
-	if a.leaving {
+	if a.leaving || a.goodbye {
 		n.Left = a.leftAt
 	}
 	return n
@@ -219,12 +294,18 @@ func (a *Agent) setsLocked() map[string]overlay.EndpointSet {
 	for name, id := range a.state.Published {
 		sets[name] = overlay.EndpointSet{Node: node, Network: name, NetworkID: id, Endpoints: []overlay.Endpoint{}}
 	}
-	if a.leaving {
+	if a.leaving || a.goodbye {
 		return sets
 	}
+	live := map[string]overlay.NetworkID{}
+	if s := a.snap.Load(); s != nil {
+		for name, n := range s.Networks {
+			live[name] = n.ID
+		}
+	}
 	for _, e := range a.state.Endpoints {
-		if e.Leaving {
-			continue
+		if e.Leaving || live[e.Network] != e.NetworkID {
+			continue // of an earlier network of this name: nobody can reach it any more
 		}
 		s, ok := sets[e.Network]
 		if !ok || s.NetworkID != e.NetworkID {
@@ -261,7 +342,7 @@ func (a *Agent) awaitPublished(ctx context.Context, network string) error {
 		select {
 		case <-ch:
 		case <-ctx.Done():
-			return fmt.Errorf("Consul does not have it yet, so other nodes do not know it; it is published when Consul answers")
+			return fmt.Errorf("consul does not have it yet, so other nodes do not know it; it is published when Consul answers")
 		}
 	}
 }

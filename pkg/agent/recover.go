@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -102,6 +104,9 @@ func (a *Agent) assertLoop(ctx context.Context) error {
 func (a *Agent) assert(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	if err := a.consul.Acknowledge(ctx); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	vtep := a.state.VTEP
 	pools := slices.Collect(maps.Values(a.pools))
@@ -172,4 +177,70 @@ func (a *Agent) restoreVanished(ctx context.Context, pairs []consul.Pair) {
 	if back {
 		a.rolledBack()
 	}
+}
+
+// The clocks of recheck, wall time.
+const (
+	indexEvery = 5 * time.Second
+	ownEvery   = time.Minute
+)
+
+// recheck looks for what no watch tells: that Consul's index went back, as after a snapshot was restored, and that an own
+// record was changed without its revision.
+func (a *Agent) recheck(ctx context.Context) error {
+	var last uint64
+	checked := time.Now()
+	for wait(ctx, indexEvery) {
+		a.mu.Lock()
+		joined := a.joined
+		a.mu.Unlock()
+		if !joined {
+			continue
+		}
+		index, err := a.consul.KVIndex(ctx)
+		if err != nil {
+			continue // the watches tell of that
+		}
+		if index < last {
+			a.log.Warn("Consul's index went back: a snapshot was restored", "from", last, "to", index)
+			a.rolledBack()
+		}
+		last = index
+		if time.Since(checked) >= ownEvery {
+			checked = time.Now()
+			a.recheckOwn(ctx)
+		}
+	}
+	return nil
+}
+
+// recheckOwn publishes own records again that do not stand in Consul as they were accepted.
+func (a *Agent) recheckOwn(ctx context.Context) {
+	node := a.opt.Config.NodeName
+	pairs, err := a.consul.List(ctx, consul.EndpointsDir(node))
+	if err != nil {
+		return // the watches tell of that
+	}
+	own, err := a.consul.Get(ctx, nodePath(node))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	there := map[string][]byte{own.Path: own.Value}
+	for _, p := range pairs {
+		there[p.Path] = p.Value
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.ownRecordsLocked() {
+		if rec, ok := a.ledger.Get(r.path); ok && a.synced[r.path] == rec.Revision && !bytes.Equal(there[r.path], rec.Value) {
+			a.log.Warn("an own record in Consul is not what this node wrote: written again", "path", r.path)
+			delete(a.synced, r.path)
+			kick(a.publishKick)
+		}
+	}
+}
+
+// watchFirewall makes a pass when the host's firewall changes: whoever flushes the ruleset takes the fences with it.
+func (a *Agent) watchFirewall(ctx context.Context) error {
+	return a.kernel.WatchFirewall(ctx, a.loop.Kick)
 }

@@ -10,6 +10,7 @@ import (
 	"weft/pkg/kstate"
 	"weft/pkg/overlay"
 	"weft/pkg/rotate"
+	"weft/pkg/wireguard"
 )
 
 // The pace at which a change of keys looks at the kernel, wall time; records that come wake it at once.
@@ -57,13 +58,33 @@ func (a *Agent) rotateOnce(ctx context.Context) error {
 		return err
 	}
 	a.carry(rotate.Carried(s, peers))
-	step := rotate.Next(s, rotate.World{Node: a.opt.Config.NodeName, Now: time.Now(), Peers: peers, Every: a.cfg.Load().WireGuard.RotateEvery,
-		Asked: asked, Broken: a.broken(s)})
+	w := rotate.World{Node: a.opt.Config.NodeName, Now: time.Now(), Peers: peers, Every: a.cfg.Load().WireGuard.RotateEvery, Asked: asked, Broken: a.broken(s)}
+	if a.cannotChange(snap) != "" {
+		w.Every, w.Asked = 0, false
+	}
+	step := rotate.Next(s, w)
 	a.note("rotation", step.Problem)
 	if step.Event == "" {
 		return nil
 	}
 	return a.rotateTo(ctx, s, step)
+}
+
+// cannotChange names a node that has no second device, "" when all have: the engine's own data path runs on one. Nodes
+// change together, so none begins.
+func (a *Agent) cannotChange(s *overlay.Snapshot) string {
+	if a.backend.Name() == wireguard.EngineName {
+		return a.opt.Config.NodeName
+	}
+	if s == nil {
+		return ""
+	}
+	for _, name := range sortedNames(s.Nodes) {
+		if n := s.Nodes[name]; n.Present() && n.Backend == wireguard.EngineName {
+			return name
+		}
+	}
+	return ""
 }
 
 // rotatePeers is what records and devices say of the other nodes. The devices are only asked during a change.
@@ -207,6 +228,9 @@ func (a *Agent) syncPairsSoon() { kick(a.pairKick) }
 
 // RotateKeys implements apiserver.Keys: a change of the WireGuard keys begins, here and by that on all nodes.
 func (a *Agent) RotateKeys(ctx context.Context) (api.KeyStatus, error) {
+	if name := a.cannotChange(a.snap.Load()); name != "" {
+		return api.KeyStatus{}, apiErr(api.Conflict, "node %s has the backend engine, which cannot change keys yet, and nodes change together: set wireguard.backend to kernel or engine-tun on it", name)
+	}
 	a.mu.Lock()
 	ready := a.joined && a.state.VTEP.IsValid()
 	changing := a.state.Keys.Changing()

@@ -125,7 +125,7 @@ func (s *localState) save(dir string) error {
 // be read is an error, because pins and the highest revisions seen would be lost with it; a single record that does not
 // verify is only left out.
 func loadLedger(dir string, policy ledger.Policy, log *slog.Logger) (*ledger.Ledger, error) {
-	path := filepath.Join(dir, "ledger.json")
+	path := ledgerPath(dir)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -143,16 +143,7 @@ func loadLedger(dir string, policy ledger.Policy, log *slog.Logger) (*ledger.Led
 	return l, nil
 }
 
-func saveLedger(dir string, l *ledger.Ledger) error {
-	data, err := json.Marshal(l)
-	if err != nil {
-		return fmt.Errorf("write accepted records: %w", err)
-	}
-	if err := store.WriteFile(filepath.Join(dir, "ledger.json"), data, 0o600); err != nil {
-		return fmt.Errorf("write accepted records: %w", err)
-	}
-	return nil
-}
+func ledgerPath(dir string) string { return filepath.Join(dir, "ledger.json") }
 
 // leg is the pair of addresses of leg number i of pool; ok is false beyond its end.
 func leg(pool netip.Prefix, i int) (overlay.Leg, bool) {

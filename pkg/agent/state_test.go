@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"weft/pkg/config"
 	"weft/pkg/ipam"
 	"weft/pkg/ledger"
 	"weft/pkg/overlay"
@@ -99,7 +100,8 @@ func TestLedgerFile(t *testing.T) {
 	if l, err := loadLedger(dir, ledger.Policy{}, slog.New(slog.DiscardHandler)); l != nil || err != nil {
 		t.Errorf("no file: %v, %v", l, err)
 	}
-	if err := saveLedger(dir, ledger.New("c1")); err != nil {
+	a := &Agent{opt: Options{Config: config.Config{DataDir: dir}}, ledger: ledger.New("c1"), unsaved: true}
+	if err := a.keepLedger(); err != nil || a.unsaved {
 		t.Fatal(err)
 	}
 	if l, err := loadLedger(dir, ledger.Policy{}, slog.New(slog.DiscardHandler)); err != nil || l.Cluster() != "c1" {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/pkg/api"
+	"weft/pkg/kstate"
 	"weft/pkg/overlay"
 	"weft/pkg/plan"
 )
@@ -56,13 +57,16 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	}
 	a.peerStatus(ctx, &st, s)
 	a.networkStatus(&st, s, local)
+	egress := slices.ContainsFunc(st.Networks, func(n api.NetworkStatus) bool { return n.Local > 0 && !n.Internal })
 	drops, err := a.kernel.Counters(ctx)
 	if err != nil {
 		st.Problems = append(st.Problems, api.Problem{Subject: "fences", Message: oneLine(err.Error())})
 	}
 	st.Drops = drops
-	if blocked, err := a.kernel.ForwardBlocked(ctx); err == nil && blocked != "" {
-		st.Problems = append(st.Problems, api.Problem{Subject: "egress", Message: blocked})
+	a.engineStatus(&st)
+	if blocked, err := a.kernel.ForwardBlocked(ctx); err == nil && blocked != "" && egress {
+		st.Problems = append(st.Problems, api.Problem{Subject: "egress", Message: fmt.Sprintf(
+			"%s drops forwarded packets by its policy, so endpoints may not reach the outside: accept iifname and oifname \"%s*\" there", blocked, kstate.LegPrefix)})
 	}
 	return st, nil
 }

@@ -117,8 +117,11 @@ func (a *Agent) observe(ctx context.Context, want *kstate.State) (*kstate.State,
 // apply does one operation. A pass may have decided before an attach made its namespace, and seen it after: such a
 // namespace is no stray.
 func (a *Agent) apply(ctx context.Context, op kstate.Op) error {
-	if ns, ok := op.Item.(kstate.NetNS); ok && op.Verb == kstate.Remove {
-		a.mu.Lock()
+	if s, ok := op.Item.(kstate.Sysctl); ok && s.NS == kstate.Host {
+		a.log.Info("kernel parameter of the host set", "sysctl", s.Path, "value", s.Value)
+	}
+	if ns, ok := op.Item.(kstate.NetNS); ok && op.Verb == kstate.Remove && strings.HasPrefix(ns.Name, kstate.EndpointPrefix) {
+		a.mu.Lock() // until it is removed: an attach may be about to make it
 		defer a.mu.Unlock()
 		for _, e := range a.state.Endpoints {
 			if e.NetNS == ns.Name && !e.Leaving && !a.leaving {

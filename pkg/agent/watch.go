@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/consul"
+	"weft/keys/store"
 	"weft/pkg/ledger"
 )
 
@@ -53,12 +56,29 @@ func (a *Agent) manageWatches(ctx context.Context) error {
 	}
 }
 
+// follow keeps a network's watch while an attach to it goes on; call what it returns when that is over.
+func (a *Agent) follow(network string) (done func()) {
+	count := func(n int) {
+		a.mu.Lock()
+		if a.following[network] += n; a.following[network] == 0 {
+			delete(a.following, network)
+		}
+		a.mu.Unlock()
+		kick(a.watchKick)
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
 func (a *Agent) syncNetWatches(ctx context.Context, g *errgroup.Group) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	need := map[string]bool{}
 	for _, e := range a.state.Endpoints {
 		need[e.Network] = true
+	}
+	for name, n := range a.following {
+		need[name] = need[name] || n > 0
 	}
 	for name, w := range a.watches {
 		if !need[name] {
@@ -90,6 +110,7 @@ func (a *Agent) watchRecords(ctx context.Context, dir string) error {
 			a.restoreVanished(ctx, pairs)
 			a.adoptPools()
 			a.retirePools(ctx)
+			a.forgetNetworks(ctx)
 		}
 	})
 }
@@ -247,11 +268,11 @@ func (a *Agent) offer(pairs []consul.Pair) (older []consul.Pair) {
 	return older
 }
 
-// changedLocked follows a change of the ledger: the new snapshot is kept on disk, then used.
+// changedLocked follows a change of the ledger: it is used at once, and on disk soon after (saveLedgers). What this node
+// signed is on disk before anybody sees it (publish).
 func (a *Agent) changedLocked() {
-	if err := saveLedger(a.opt.Config.DataDir, a.ledger); err != nil {
-		a.log.Error("accepted records are not kept over a restart", "err", err)
-	}
+	a.unsaved = true
+	kick(a.ledgerKick)
 	a.refresh()
 	a.loop.Kick()
 	kick(a.publishKick)
@@ -259,6 +280,44 @@ func (a *Agent) changedLocked() {
 	kick(a.rotateKick)
 	kick(a.trustKick)
 	kick(a.claimKick)
+}
+
+// saveLedgers keeps the accepted records on disk, outside the lock: what waits for a record waits for no disk.
+func (a *Agent) saveLedgers(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.ledgerKick:
+		}
+		if err := a.keepLedger(); err != nil {
+			a.log.Error("accepted records are not kept over a restart", "err", err)
+		}
+	}
+}
+
+// keepLedger writes the accepted records to disk if they are not there yet.
+func (a *Agent) keepLedger() error {
+	a.savingLedger.Lock()
+	defer a.savingLedger.Unlock()
+	a.mu.Lock()
+	if !a.unsaved || a.ledger == nil {
+		a.mu.Unlock()
+		return nil
+	}
+	data, err := json.Marshal(a.ledger)
+	a.unsaved = false
+	a.mu.Unlock()
+	if err == nil {
+		err = store.WriteFile(ledgerPath(a.opt.Config.DataDir), data, 0o600)
+	}
+	if err != nil {
+		a.mu.Lock()
+		a.unsaved = true
+		a.mu.Unlock()
+		return fmt.Errorf("write accepted records: %w", err)
+	}
+	return nil
 }
 
 func (a *Agent) deliver(source string) {

@@ -18,6 +18,7 @@ import (
 //	GET    /v1/endpoints/{id or name}       Endpoint
 //	POST   /v1/endpoints                    AttachSpec -> Attachment
 //	DELETE /v1/endpoints/{id or name}
+//	GET    /v1/endpoints/{id or name}/check Check, of an endpoint of this node
 //	PUT    /v1/endpoints/{id}/process       Process: ties the endpoint's life to a process
 //	GET    /v1/nodes                        []Node
 //	GET    /v1/nodes/{name}                 Node
@@ -107,6 +108,16 @@ type Endpoint struct {
 	DNS      []netip.Addr       `json:"dns,omitempty"`
 	PID      int                `json:"pid,omitempty"`
 	State    string             `json:"state"` // "up", "pending", "leaving" or "remote"
+	Owner    string             `json:"owner,omitempty"`
+	IfName   string             `json:"ifname,omitempty"` // of a local endpoint
+}
+
+// Check is what a look at the kernel found of one endpoint of this node. Weft mends such things by itself, so a
+// problem that is reported may be gone at the next look.
+type Check struct {
+	Endpoint Endpoint `json:"endpoint"`
+	// Problems are the differences between what is wanted and what is there; empty when the endpoint is as it must be.
+	Problems []string `json:"problems"`
 }
 
 // AttachSpec asks for an endpoint. Exactly one of NetNS and NewNetNS is set.
@@ -115,7 +126,9 @@ type AttachSpec struct {
 	ID       string   `json:"id,omitempty"`
 	Name     string   `json:"name,omitempty"`
 	Services []string `json:"services,omitempty"`
+	Aliases  []string `json:"aliases,omitempty"`
 	Address  string   `json:"address,omitempty"`
+	MAC      string   `json:"mac,omitempty"`    // default: chosen
 	IfName   string   `json:"ifname,omitempty"` // default eth0
 	// NetNS is a path in the agent's file system that names a network namespace, as /run/netns/x or /proc/7/ns/net.
 	NetNS string `json:"netns,omitempty"`
@@ -123,6 +136,14 @@ type AttachSpec struct {
 	PID int `json:"pid,omitempty"`
 	// NewNetNS asks weft to make a namespace for it.
 	NewNetNS bool `json:"newNetns,omitempty"`
+	// HostRoute asks for a route from this host to the endpoint, over the network's egress leg: for programs of the host
+	// that must reach it, and for redirections of the host's ports.
+	HostRoute bool `json:"hostRoute,omitempty"`
+	// Owner says which program keeps the endpoint, as "cni/mynet"; weft only stores it, for that program to find its own.
+	Owner string `json:"owner,omitempty"`
+	// Exclusive makes an ID that exists a conflict, where otherwise the same attach again changes nothing. And since
+	// such an attach always makes the endpoint, it is taken back when its client leaves before the answer.
+	Exclusive bool `json:"exclusive,omitempty"`
 }
 
 // Process ties an endpoint to a process: it is detached when the process is gone.
@@ -141,6 +162,8 @@ type Attachment struct {
 	Gateway netip.Addr         `json:"gateway"`
 	DNS     []netip.Addr       `json:"dns"`
 	NetNS   string             `json:"netns"` // path to enter
+	// DefaultRoute says whether the namespace's default route leads through this endpoint's gateway.
+	DefaultRoute bool `json:"defaultRoute,omitempty"`
 	// Warning is set when the endpoint works but something did not, as publishing it while Consul is away.
 	Warning string `json:"warning,omitempty"`
 }

@@ -60,6 +60,12 @@ func (c *Client) Detach(ctx context.Context, ref string) error {
 	return c.send(ctx, http.MethodDelete, nil, nil, "endpoints", ref)
 }
 
+// CheckEndpoint compares an endpoint of this node with the kernel, by id or name.
+func (c *Client) CheckEndpoint(ctx context.Context, ref string) (ch api.Check, err error) {
+	err = c.get(ctx, &ch, "endpoints", ref, "check")
+	return ch, err
+}
+
 // SetProcess ties an endpoint of this node to a process: it is detached when the process is gone.
 func (c *Client) SetProcess(ctx context.Context, id string, p api.Process) error {
 	return c.send(ctx, http.MethodPut, p, nil, "endpoints", id, "process")

@@ -79,7 +79,7 @@ func (s *Server) getEndpoint(w http.ResponseWriter, r *http.Request) error {
 
 // attach answers when the endpoint works. A client that left meanwhile cannot learn an id that weft chose, so nobody
 // would ever detach that endpoint: it is taken back. With an id of the client's choice a repeated attach may have
-// found a living endpoint, so that one stays.
+// found a living endpoint, so that one stays, unless the attach was exclusive.
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
 	var spec api.AttachSpec
 	if err := decode(r.Body, &spec); err != nil {
@@ -98,7 +98,7 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
 	if err == nil {
 		err = writeJSON(w, http.StatusCreated, a)
 	}
-	if err != nil && spec.ID == "" {
+	if err != nil && (spec.ID == "" || spec.Exclusive) {
 		s.undo(r.Context(), string(a.ID))
 	}
 	return err
@@ -116,6 +116,15 @@ func (s *Server) undo(ctx context.Context, id string) {
 
 func (s *Server) detach(w http.ResponseWriter, r *http.Request) error {
 	return done(w, s.cfg.Endpoints.Detach(r.Context(), r.PathValue("ref")))
+}
+
+func (s *Server) checkEndpoint(w http.ResponseWriter, r *http.Request) error {
+	c, err := s.cfg.Checks.CheckEndpoint(r.Context(), r.PathValue("ref"))
+	if err != nil {
+		return err
+	}
+	c.Problems = list(c.Problems)
+	return writeJSON(w, http.StatusOK, c)
 }
 
 func (s *Server) setProcess(w http.ResponseWriter, r *http.Request) error {

@@ -35,6 +35,11 @@ type Endpoints interface {
 	Detach(ctx context.Context, ref string) error
 }
 
+// Checks compares endpoints of this node with the kernel.
+type Checks interface {
+	CheckEndpoint(ctx context.Context, ref string) (api.Check, error)
+}
+
 // Processes ties endpoints to processes.
 type Processes interface {
 	SetProcess(ctx context.Context, ref string, p api.Process) error

@@ -29,6 +29,7 @@ func (s *Server) handler() http.Handler {
 		"/endpoints":               {"GET": s.listEndpoints, "POST": s.attach},
 		"/endpoints/{ref}":         {"GET": s.getEndpoint, "DELETE": s.detach},
 		"/endpoints/{ref}/process": {"PUT": s.setProcess},
+		"/endpoints/{ref}/check":   {"GET": s.checkEndpoint},
 		"/nodes":                   {"GET": s.listNodes},
 		"/nodes/{name}":            {"GET": s.getNode, "DELETE": s.removeNode},
 		"/nodes/{name}/forget":     {"POST": s.forgetNode},

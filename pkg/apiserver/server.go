@@ -32,6 +32,7 @@ type Config struct {
 
 	Networks  Networks
 	Endpoints Endpoints
+	Checks    Checks
 	Processes Processes
 	Nodes     Nodes
 	System    System
@@ -54,7 +55,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("make api server: no socket path")
 	case cfg.Log == nil:
 		return nil, errors.New("make api server: no logger")
-	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Processes == nil, cfg.Nodes == nil, cfg.System == nil, cfg.Keys == nil, cfg.Trust == nil:
+	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Checks == nil, cfg.Processes == nil, cfg.Nodes == nil, cfg.System == nil, cfg.Keys == nil, cfg.Trust == nil:
 		return nil, errors.New("make api server: a backend is missing")
 	}
 	return &Server{cfg: cfg, owner: uint32(os.Geteuid()), ready: make(chan struct{})}, nil

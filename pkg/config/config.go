@@ -34,6 +34,7 @@ type Config struct {
 	VTEPPool netip.Prefix
 	IPAM     IPAM
 	DNS      DNS
+	CNI      CNI
 	Consul   Consul
 	Log      Log
 	// Dev asks for a throwaway Consul and a temporary data directory. Only the flag sets it.
@@ -45,6 +46,8 @@ const (
 	BackendAuto   = "auto"
 	BackendKernel = "kernel"
 	BackendEngine = "engine"
+	// BackendEngineTUN is not in any list that users see: see wireguard.EngineTUNName.
+	BackendEngineTUN = "engine-tun"
 )
 
 // The values of Trust.Mode.
@@ -105,6 +108,13 @@ type DNS struct {
 	Upstreams []netip.AddrPort
 	// Domain is the domain below which networks are named, without dots at its ends.
 	Domain string
+}
+
+// CNI configures what container runtimes find.
+type CNI struct {
+	// Sync makes the agent keep a network configuration for each network of the cluster in Dir, an absolute path.
+	Sync bool
+	Dir  string
 }
 
 // Consul says how Consul is reached.

@@ -96,6 +96,18 @@ func oneOf(choices ...string) kind[string] {
 	return k
 }
 
+// also accepts one more value, which no list or hint shows.
+func (k kind[T]) also(hidden string) kind[T] {
+	parse := k.parse
+	k.parse = func(s string) (T, error) {
+		if v, ok := any(hidden).(T); ok && s == hidden {
+			return v, nil
+		}
+		return parse(s)
+	}
+	return k
+}
+
 var (
 	// absolute also takes the empty text, for files that are optional.
 	absolute = checked("an absolute path", func(s string) error {

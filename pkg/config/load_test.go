@@ -24,6 +24,7 @@ func TestDefaults(t *testing.T) {
 		VTEPPool:  netip.MustParsePrefix("100.64.0.0/16"),
 		IPAM:      IPAM{Quarantine: time.Minute},
 		DNS:       DNS{Upstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")}, Domain: "weft"},
+		CNI:       CNI{Dir: "/etc/cni/net.d"},
 		Consul:    Consul{Address: "127.0.0.1:8500", Prefix: "weft", CatalogPrefix: "weft-", Binary: "consul"},
 		Log:       Log{Level: slog.LevelInfo, Format: FormatText},
 	}, l.Config)

@@ -80,11 +80,11 @@ func nameTUN(fd int, name string, mtu int) error {
 // detachedEvery is how often the engine asks whether its TUN is still there.
 const detachedEvery = 500 * time.Millisecond
 
-// awaitDetached returns true when the link has been deleted, false when ctx ends first. A reader alone may never notice:
+// awaitDetached returns true when the link of a device has been deleted, false when ctx ends first. A reader alone may never notice:
 // the kernel wakes it (tun_detach_all) just before it takes the link from the file, and a reader that is quick enough to
 // look in between finds "nothing to read" and sleeps on, with nobody left to wake it. Seen once in 7 deletions on a busy
 // machine.
-func (t *fixedTUN) awaitDetached(ctx context.Context) bool {
+func awaitDetached(ctx context.Context, t link) bool {
 	tick := time.NewTicker(detachedEvery)
 	defer tick.Stop()
 	for {
@@ -99,6 +99,7 @@ func (t *fixedTUN) awaitDetached(ctx context.Context) bool {
 	}
 }
 
+// detached reports whether the link was deleted.
 func (t *fixedTUN) detached() bool {
 	raw, err := t.File().SyscallConn()
 	if err != nil {

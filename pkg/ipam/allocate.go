@@ -105,7 +105,7 @@ func (p *Pool) local(endpoint overlay.EndpointID, want netip.Addr, doubtful bool
 	switch {
 	case h == nil || h.state == returning:
 		return netip.Addr{}, false, nil
-	case h.state == spare && (doubtful || h.stored && h.verified), h.state == quarantine && h.endpoint == endpoint:
+	case h.state == spare && (doubtful || h.stored && h.verified), h.state == quarantine && h.endpoint == endpoint && h.verified && !h.lost:
 		// Who comes back with an address of its own need not wait for itself: nobody can mistake it for another.
 		h.touch(used, endpoint)
 		defer p.changed()
@@ -239,12 +239,12 @@ func (p *Pool) explain(err error) error {
 	return &ExhaustedError{Network: p.cfg.Network.Name, Subnet: p.subnet, Range: p.cfg.Network.IPRange, Usage: p.Usage()}
 }
 
-// Release puts an address into quarantine; the store learns of it from Run. os.ErrNotExist when no endpoint of this
-// node has it.
-func (p *Pool) Release(_ context.Context, a netip.Addr) error {
+// Release puts an endpoint's address into quarantine; the store learns of it from Run. os.ErrNotExist when that endpoint
+// does not have it.
+func (p *Pool) Release(endpoint overlay.EndpointID, a netip.Addr) error {
 	p.mu.Lock()
 	h := p.held[a]
-	if h == nil || h.state != used {
+	if h == nil || h.state != used || h.endpoint != endpoint {
 		p.mu.Unlock()
 		return fmt.Errorf("release address %s of network %s: %w", a, p.cfg.Network.Name, os.ErrNotExist)
 	}

@@ -51,6 +51,9 @@ type PoolConfig struct {
 	// InUse reports addresses that are in use by other evidence than a lease (endpoint records); nil: none. It must
 	// return quickly.
 	InUse func(netip.Addr) bool
+	// Save makes what Export returns durable before a lease is given away, so that no restart believes it is still here;
+	// nil: nothing is kept. It must not call the pool but for Export.
+	Save func() error
 	// Changed is called after what Export returns has changed, often in quick succession; it must not block and not
 	// call the pool. May be nil.
 	Changed func()
@@ -127,6 +130,9 @@ func NewPool(cfg PoolConfig) *Pool {
 	if cfg.InUse == nil {
 		cfg.InUse = func(netip.Addr) bool { return false }
 	}
+	if cfg.Save == nil {
+		cfg.Save = func() error { return nil }
+	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
 	}
@@ -179,7 +185,7 @@ func (h *held) touch(s state, e overlay.EndpointID) {
 
 // lease is h as the store should have it.
 func (p *Pool) lease(h *held) overlay.Lease {
-	l := overlay.Lease{Address: h.addr, Node: p.cfg.Node, Endpoint: h.endpoint, Version: h.version, Created: h.created}
+	l := overlay.Lease{Address: h.addr, Node: p.cfg.Node, NetworkID: p.cfg.Network.ID, Endpoint: h.endpoint, Version: h.version, Created: h.created}
 	switch h.state {
 	case used:
 		l.State = overlay.LeaseUsed

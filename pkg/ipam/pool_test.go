@@ -159,7 +159,7 @@ func TestSparesServeWhileTheStoreIsDown(t *testing.T) {
 		if _, err := p.Allocate(w.ctx, "e5", netip.Addr{}); !errors.Is(err, ipamtest.ErrDown) {
 			t.Errorf("the fifth attach says %v, want the store's error", err)
 		}
-		if err := p.Release(w.ctx, netip.MustParseAddr("10.0.1.3")); err != nil {
+		if err := release(p, netip.MustParseAddr("10.0.1.3")); err != nil {
 			t.Error(err)
 		}
 
@@ -188,7 +188,7 @@ func TestRestartWhileTheStoreIsDown(t *testing.T) {
 		w.allocate(p, "e0")
 		w.allocate(p, "e1")
 		synctest.Wait()
-		_ = p.Release(ctx, netip.MustParseAddr("10.0.1.3"))
+		_ = release(p, netip.MustParseAddr("10.0.1.3"))
 		synctest.Wait()
 		time.Sleep(50 * time.Second)
 		stop()
@@ -232,10 +232,10 @@ func TestQuarantine(t *testing.T) {
 			w.allocate(p, fmt.Sprint("e", i))
 		}
 		a := netip.MustParseAddr("10.0.1.4")
-		if err := p.Release(w.ctx, a); err != nil {
+		if err := release(p, a); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.Release(w.ctx, a); !errors.Is(err, os.ErrNotExist) {
+		if err := release(p, a); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("second release says %v", err)
 		}
 		time.Sleep(59 * time.Second)
@@ -260,7 +260,7 @@ func TestQuarantine(t *testing.T) {
 		}
 
 		// Who held an address may take it back at once.
-		_ = p.Release(w.ctx, a)
+		_ = release(p, a)
 		if got, err := p.Allocate(w.ctx, "f", a); err != nil || got != a {
 			t.Errorf("f did not get its address back: %v, %v", got, err)
 		}
@@ -439,7 +439,7 @@ func TestLostLease(t *testing.T) {
 			t.Errorf("problems (-want +got):\n%s", diff)
 		}
 		w.wantLeases("10.0.1.2 thief used x\n") // what runs is left alone, and so is the other's lease
-		if err := p.Release(w.ctx, a); err != nil || !p.Idle() {
+		if err := release(p, a); err != nil || !p.Idle() {
 			t.Errorf("release of it: %v, idle %v", err, p.Idle())
 		}
 	})
@@ -480,13 +480,13 @@ func TestNodeLeavesNothingBehind(t *testing.T) {
 		a := w.allocate(w.pools["n1"], "e")
 		w.allocate(w.pools["n2"], "f")
 		synctest.Wait()
-		_ = w.pools["n1"].Release(w.ctx, a)
+		_ = release(w.pools["n1"], a)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if !w.pools["n1"].Idle() || strings.Contains(w.leases(), " n1 ") {
 			t.Errorf("n1 still has leases:\n%s", w.leases())
 		}
-		n, err := ipam.Free(w.ctx, w.store, "my-app", "n2")
+		n, err := ipam.Free(w.ctx, w.store, "my-app", w.net.ID, "n2")
 		if err != nil || n != 5 || w.leases() != "" {
 			t.Errorf("free of n2: %d, %v\n%s", n, err, w.leases())
 		}

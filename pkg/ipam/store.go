@@ -25,9 +25,9 @@ type Store interface {
 	Delete(ctx context.Context, network string, l overlay.Lease) error
 }
 
-// Free deletes all leases that node holds on a network, and returns how many: for a node that has left, by its own
+// Free deletes all leases that node holds on the network with that name and id, and returns how many: for a node that has left, by its own
 // signed word or an operator's, never for one that is merely silent.
-func Free(ctx context.Context, s Store, network, node string) (int, error) {
+func Free(ctx context.Context, s Store, network string, id overlay.NetworkID, node string) (int, error) {
 	leases, err := s.List(ctx, network)
 	if err != nil {
 		return 0, fmt.Errorf("free leases of node %s on network %s: %w", node, network, err)
@@ -37,7 +37,7 @@ func Free(ctx context.Context, s Store, network, node string) (int, error) {
 		errs []error
 	)
 	for _, l := range leases {
-		if l.Node != node || l.State == overlay.LeaseReserved {
+		if l.Node != node || l.State == overlay.LeaseReserved || l.NetworkID != "" && l.NetworkID != id {
 			continue
 		}
 		if err := s.Delete(ctx, network, l); err != nil && !errors.Is(err, os.ErrNotExist) {

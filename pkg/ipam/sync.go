@@ -46,6 +46,9 @@ func (p *Pool) merge(leases []overlay.Lease) {
 	others := make(map[netip.Addr]overlay.Lease, len(leases))
 	mine := map[netip.Addr]bool{}
 	for _, l := range leases {
+		if l.NetworkID != "" && l.NetworkID != p.cfg.Network.ID {
+			continue // of an earlier network of this name: Create writes over it
+		}
 		if l.Node == p.cfg.Node && l.State != overlay.LeaseReserved && (p.adopted || p.held[l.Address] != nil) {
 			p.mergeOwn(l)
 			mine[l.Address] = true
@@ -229,6 +232,12 @@ func (p *Pool) dropReturning(ctx context.Context) error {
 	p.mu.Lock()
 	todo := p.sorted(func(h *held) bool { return h.state == returning })
 	p.mu.Unlock()
+	if len(todo) == 0 {
+		return nil
+	}
+	if err := p.cfg.Save(); err != nil {
+		return fmt.Errorf("give leases of network %s back: %w", p.cfg.Network.Name, err)
+	}
 	for _, h := range todo {
 		if err := p.drop(ctx, h); err != nil {
 			return err

@@ -79,7 +79,7 @@ func (k *Kernel) add(ctx context.Context, op kstate.Op) error {
 	case kstate.Addr:
 		return sp.with(it.Link, func(l netlink.Link) error { return sp.nl.AddrReplace(l, addr(it)) })
 	case kstate.FDB:
-		return sp.with(it.Link, func(l netlink.Link) error { return sp.nl.NeighSet(fdb(it, l)) })
+		return sp.with(it.Link, func(l netlink.Link) error { return k.setFDB(sp, it, l) })
 	case kstate.Neigh:
 		return sp.with(it.Link, func(l netlink.Link) error { return sp.nl.NeighSet(neigh(it, l)) })
 	case kstate.Route:
@@ -120,7 +120,7 @@ func (k *Kernel) remove(ctx context.Context, item kstate.Item) error {
 	case kstate.Addr:
 		return sp.with(it.Link, func(l netlink.Link) error { return sp.nl.AddrDel(l, addr(it)) })
 	case kstate.FDB:
-		return sp.with(it.Link, func(l netlink.Link) error { return sp.nl.NeighDel(fdb(it, l)) })
+		return sp.with(it.Link, func(l netlink.Link) error { return k.removeFDB(sp, it, l) })
 	case kstate.Neigh:
 		return sp.with(it.Link, func(l netlink.Link) error { return sp.nl.NeighDel(neigh(it, l)) })
 	case kstate.Route:

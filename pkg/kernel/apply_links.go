@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/pkg/kstate"
+	"weft/pkg/netns"
 	"weft/pkg/overlay"
 )
 
@@ -64,6 +65,15 @@ func (k *Kernel) findLink(ctx context.Context, it kstate.Link) (have kstate.Link
 		far = append(far, f)
 	}
 	r := resolver{near: v, spaces: func(*rawLink) []*view { return far }}
+	if it.Kind == kstate.KindVXLAN {
+		transit, err := k.view(ctx, kstate.Transit)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return have, false, err
+		}
+		if r.taps, err = k.readTAPs(transit); err != nil {
+			return have, false, err
+		}
+	}
 	have, err = r.link(&v.links[i])
 	return have, true, err
 }
@@ -112,6 +122,9 @@ func (s *space) createBridge(attrs netlink.LinkAttrs) error {
 
 // createVXLAN makes the device from its underlay namespace, whose sockets it then uses for good, born in its own.
 func (k *Kernel) createVXLAN(it kstate.Link, attrs netlink.LinkAttrs, in *space) error {
+	if k.overlay != nil && it.Underlay == kstate.Transit {
+		return k.overlay.AddLink(it)
+	}
 	from, err := k.spaces.get(it.Underlay)
 	if err != nil {
 		return err
@@ -140,7 +153,26 @@ func (k *Kernel) createVeth(it kstate.Link, attrs netlink.LinkAttrs, in *space) 
 	if errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("far end: the namespace has an interface %s already: %w", it.PeerName, err)
 	}
-	return err
+	if err != nil || !endpoint(it.PeerNS) {
+		return err
+	}
+	return impatient(it.PeerNS, it.PeerName)
+}
+
+// impatient makes an endpoint ask for an unknown neighbour every 20 ms instead of every second, for 3 seconds as before.
+// The first packet of a new remote endpoint may arrive before this node has its neighbour entry: then the question for
+// the answer's way is lost, and the answer waited for a second (measured: 54 of 112 first replies). Only the bridge in
+// the network's namespace hears the questions.
+func impatient(ns, link string) error {
+	return netns.Do(ns, func() error {
+		base := "net/ipv4/neigh/" + link + "/"
+		for path, value := range map[string]string{"retrans_time_ms": "20", "mcast_solicit": "150"} {
+			if err := writeSysctl(kstate.Sysctl{NS: ns, Path: base + path, Value: value}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // deleteMarked deletes a link that carries exactly this alias of ours. It is the far end of a pair whose near end is out

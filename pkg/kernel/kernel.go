@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/keys"
+	"weft/pkg/engine/control"
 	"weft/pkg/kstate"
 	"weft/pkg/wireguard"
 )
@@ -20,11 +21,24 @@ type Devices interface {
 	RemovePeer(device string, k keys.PublicKey) error
 }
 
+// Overlay realises the VXLAN devices of encrypted networks outside the kernel: each is a TAP of the engine's, in the same
+// place and under the same name. *control.Client is one.
+type Overlay interface {
+	// Networks lists them; an os.ErrNotExist says that no engine runs.
+	Networks() ([]control.Network, error)
+	// AddLink makes one, or keeps the one that is there.
+	AddLink(kstate.Link) error
+	SetFDB(kstate.FDB) error
+	RemoveFDB(kstate.FDB) error
+}
+
 // Config says how a Kernel works. Log and Backend are needed; the rest has defaults.
 type Config struct {
 	Log *slog.Logger
 	// Backend makes WireGuard links.
 	Backend wireguard.Backend
+	// Overlay has the VXLAN devices whose underlay is the transit namespace; nil for the kernel's own.
+	Overlay Overlay
 	// Devices configures them; nil for a wireguard.Client of its own.
 	Devices Devices
 	// Initiate starts handshakes with all peers of a device that has come up; nil for the Client's, or for none when
@@ -43,6 +57,7 @@ type Config struct {
 type Kernel struct {
 	log      *slog.Logger
 	backend  wireguard.Backend
+	overlay  Overlay
 	devices  Devices
 	initiate func(string) error
 	keyring  func(keys.PublicKey) (keys.PrivateKey, bool)
@@ -59,7 +74,7 @@ func New(cfg Config) (*Kernel, error) {
 	if cfg.Log == nil || cfg.Backend == nil {
 		return nil, errors.New("open kernel: Log and Backend are needed")
 	}
-	k := &Kernel{log: cfg.Log, backend: cfg.Backend, devices: cfg.Devices, initiate: cfg.Initiate, keyring: cfg.Keyring, psk: cfg.PSK, now: cfg.Now,
+	k := &Kernel{log: cfg.Log, backend: cfg.Backend, overlay: cfg.Overlay, devices: cfg.Devices, initiate: cfg.Initiate, keyring: cfg.Keyring, psk: cfg.PSK, now: cfg.Now,
 		close: func() error { return nil }, spaces: spaces{byName: map[string]*space{}}}
 	if k.devices == nil {
 		c, err := wireguard.NewClient()

@@ -47,6 +47,7 @@ func TestRulesMeanWhatTheySay(t *testing.T) {
 		{kstate.Inet, "input", "filter", "udp dport 4789 ip saddr . vni @members accept", "udp dport 4789 ip saddr . @th,96,24 @members accept"},
 		{kstate.Inet, "output", "filter", "udp dport 4789 ip daddr @nodes skuid counter vxlan_out drop", `udp dport 4789 ip daddr @nodes meta skuid >= 0 counter name "vxlan_out" drop`},
 		{kstate.Inet, "forward", "filter", "ct state established,related accept", "ct state established,related accept"},
+		{kstate.Inet, "forward", "filter", "ct status dnat accept", "ct status dnat accept"},
 		{kstate.Inet, "postrouting", "nat", "ip saddr 169.254.64.0/18 oifname != weftx* masquerade", `ip saddr 169.254.64.0/18 oifname != "weftx*" masquerade`},
 		{kstate.Inet, "postrouting", "nat", "oifname egress0 snat to 169.254.64.3", `oifname "egress0" meta nfproto ipv4 snat ip to 169.254.64.3`},
 		{kstate.BridgeFamily, "prerouting", "filter", "ether type arp iifname . arp saddr ether . arp saddr ip @src4 accept", "iifname . arp saddr ether . arp saddr ip @src4 accept"},

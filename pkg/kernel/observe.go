@@ -36,6 +36,10 @@ func (k *Kernel) Observe(ctx context.Context, scope Scope) (*kstate.State, error
 	if err := o.open(); err != nil {
 		return nil, fmt.Errorf("observe kernel: %w", err)
 	}
+	var err error
+	if o.taps, err = k.readTAPs(o.byName[kstate.Transit]); err != nil {
+		return nil, fmt.Errorf("observe engine: %w", err)
+	}
 	for _, v := range o.views {
 		err := o.observe(v)
 		if errors.Is(err, fs.ErrNotExist) && !o.exists(v.name) {
@@ -77,6 +81,7 @@ type observer struct {
 	state  *kstate.State
 	views  []*view
 	byName map[string]*view
+	taps   taps
 }
 
 type view struct {

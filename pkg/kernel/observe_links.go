@@ -8,6 +8,7 @@ import (
 
 	"weft/pkg/kstate"
 	"weft/pkg/overlay"
+	"weft/pkg/wireguard"
 )
 
 // elsewhere stands for a namespace that weft has no name for; no wanted item has it.
@@ -19,7 +20,7 @@ var fallback = []string{"tunl0", "gre0", "gretap0", "erspan0", "sit0", "ip6tnl0"
 
 // ownLinks reads the links of a namespace that is wholly ours, with their bridge membership.
 func (o *observer) ownLinks(v *view) error {
-	r := resolver{near: v, spaces: o.candidates}
+	r := resolver{near: v, spaces: o.candidates, taps: o.taps}
 	for i := range v.links {
 		l := &v.links[i]
 		if slices.Contains(fallback, l.name) {
@@ -61,6 +62,7 @@ func (o *observer) candidates(l *rawLink) []*view {
 type resolver struct {
 	near   *view
 	spaces func(l *rawLink) []*view
+	taps   taps
 	// ids are the identifiers of other namespaces, as seen from near, that were asked for already.
 	ids map[*view]int
 }
@@ -104,15 +106,22 @@ func (r *resolver) link(l *rawLink) (kstate.Link, error) {
 		if err != nil {
 			return it, err
 		}
-		if v != nil && v != r.near {
-			it.Underlay = v.name
+		if v != nil && v != r.near && (v.name != kstate.Transit || r.taps == nil) {
+			it.Underlay = v.name // where the engine does VXLAN, one of the kernel's is to be replaced
 		}
 	case l.kind == "veth":
 		return it, r.veth(&it, l)
 	case l.kind == "wireguard":
 		it.Backend = "kernel"
 	case l.kind == "tun" && r.near.name == kstate.Transit && strings.HasPrefix(l.name, kstate.WGPrefix):
-		it.Kind, it.Backend = kstate.KindWireGuard, "engine"
+		it.Kind, it.Backend = kstate.KindWireGuard, wireguard.EngineName
+		if l.vnetHdr { // the engine's own is without
+			it.Backend = wireguard.EngineTUNName
+		}
+	case l.kind == "tun":
+		if n := r.taps.find(r.near, l); n != nil {
+			it.Kind, it.VNI, it.Local, it.Port, it.Underlay = kstate.KindVXLAN, n.VNI, n.Local, n.Port, kstate.Transit
+		}
 	}
 	return it, nil
 }
@@ -221,6 +230,7 @@ func (o *observer) fdb(v *view) error {
 	if err != nil {
 		return err
 	}
+	o.tapFDB(v)
 	for _, n := range list {
 		l := v.byIndex[n.index]
 		if l == nil || n.vlan != 0 || n.mac == (overlay.MAC{}) && !n.dst.IsValid() {

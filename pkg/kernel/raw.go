@@ -25,6 +25,7 @@ type rawLink struct {
 	bridgePort          bool
 	port                portFlags
 	vxlan               vxlanData
+	vnetHdr             bool // of a TUN
 }
 
 // noNSID stands for "this namespace": the kernel leaves the attribute out then.
@@ -123,8 +124,11 @@ func (l *rawLink) parseInfo(b []byte) {
 			l.parsePort(v)
 		}
 	})
-	if l.kind == "vxlan" {
+	switch l.kind {
+	case "vxlan":
 		l.parseVXLAN(data)
+	case "tun":
+		l.parseTUN(data)
 	}
 }
 
@@ -137,6 +141,17 @@ func (l *rawLink) parsePort(b []byte) {
 	_ = eachAttr(b, func(kind uint16, v []byte) {
 		if f := flags[kind]; f != nil && len(v) > 0 {
 			*f = v[0] != 0
+		}
+	})
+}
+
+// tunVNetHdr is IFLA_TUN_VNET_HDR of linux/if_link.h.
+const tunVNetHdr = 5
+
+func (l *rawLink) parseTUN(b []byte) {
+	_ = eachAttr(b, func(kind uint16, v []byte) {
+		if kind == tunVNetHdr && len(v) > 0 {
+			l.vnetHdr = v[0] != 0
 		}
 	})
 }

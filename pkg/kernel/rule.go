@@ -142,13 +142,14 @@ func (c *compiler) statement(w string) error {
 		c.emit(&expr.Meta{Key: expr.MetaKeySKUID, Register: 1},
 			&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: make([]byte, 4)})
 	case "ct":
-		if !c.accept("state", "established,related") {
-			return fmt.Errorf("word %q: want \"ct state established,related\"", w)
+		if c.accept("status", "dnat") {
+			c.ctBits(expr.CtKeySTATUS, ctStatusDNAT)
+			return nil
 		}
-		mask := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
-		c.emit(&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-			&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
+		if !c.accept("state", "established,related") {
+			return fmt.Errorf("word %q: want \"ct state established,related\" or \"ct status dnat\"", w)
+		}
+		c.ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 	case "counter":
 		name := c.take()
 		if !validName(name) {
@@ -173,6 +174,16 @@ func (c *compiler) statement(w string) error {
 		return fmt.Errorf("word %q: unknown", w)
 	}
 	return nil
+}
+
+// ctStatusDNAT is IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h): the connection's destination was changed.
+const ctStatusDNAT = 1 << 5
+
+// ctBits matches connections of which any of the bits is set.
+func (c *compiler) ctBits(key expr.CtKey, bits uint32) {
+	c.emit(&expr.Ct{Key: key, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
 }
 
 func (c *compiler) snat() error {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,7 +97,7 @@ func (l *Lab) agentConfig(h Host, extra string) ([]byte, error) {
 		"data_dir":  filepath.Join(l.dir, h.Name, "data"),
 		"socket":    agentSocket,
 		"advertise": h.Address.String(),
-		"wireguard": map[string]any{"backend": l.state.Backend},
+		"wireguard": map[string]any{"backend": cmp.Or(l.state.Backends[h.Name], l.state.Backend)},
 		"consul":    map[string]any{"address": consulAddress},
 	}
 	var over map[string]any

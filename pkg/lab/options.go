@@ -35,8 +35,11 @@ type Options struct {
 	Name string
 	// Nodes is how many hosts n1..nN run an agent, 1 to MaxNodes; 0 means 3.
 	Nodes int
-	// Backend is wireguard.backend of every agent: auto, kernel or engine; empty means auto.
+	// Backend is wireguard.backend of every agent: auto, kernel or engine (or engine-tun, for comparison); empty means
+	// auto.
 	Backend string
+	// Backends is what differs from Backend, by the name of the node.
+	Backends map[string]string
 	// Consul is the path of the Consul binary; empty looks on PATH, then beside the weft binary.
 	Consul string
 	// Weft is the path of the weft binary; empty means the running executable.
@@ -50,6 +53,8 @@ type Options struct {
 	// Progress, when set, is told each step as a line, as "[1/5] hosts ... 0.1 s". It is called from Up's goroutine.
 	Progress func(string)
 }
+
+var backends = []string{"auto", "kernel", "engine", "engine-tun"}
 
 var nameGrammar = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
 
@@ -78,10 +83,15 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("lab name %q: want lower-case letters, digits, - and _, at most 32", o.Name)
 	case o.Nodes < 1 || o.Nodes > MaxNodes:
 		return o, fmt.Errorf("lab of %d nodes: want 1 to %d", o.Nodes, MaxNodes)
-	case !slices.Contains([]string{"auto", "kernel", "engine"}, o.Backend):
+	case !slices.Contains(backends, o.Backend):
 		return o, fmt.Errorf("backend %q: want auto, kernel or engine", o.Backend)
 	case o.MTU < minMTU || o.MTU > maxMTU:
 		return o, fmt.Errorf("underlay MTU %d: want %d to %d", o.MTU, minMTU, maxMTU)
+	}
+	for node, backend := range o.Backends {
+		if !slices.Contains(backends, backend) {
+			return o, fmt.Errorf("backend %q of %s: want auto, kernel or engine", backend, node)
+		}
 	}
 	for what, path := range map[string]string{"weft": o.Weft, "consul": o.Consul} {
 		if under(path, "/run") {

@@ -140,6 +140,7 @@ func TestOptions(t *testing.T) {
 		"negative nodes": {func(o *Options) { o.Nodes = -1 }, "want 1 to 100"},
 		"many nodes":     {func(o *Options) { o.Nodes = 101 }, "want 1 to 100"},
 		"backend":        {func(o *Options) { o.Backend = "fast" }, "want auto, kernel or engine"},
+		"node's backend": {func(o *Options) { o.Backends = map[string]string{"n2": "fast"} }, "backend \"fast\" of n2: want auto, kernel or engine"},
 		"small MTU":      {func(o *Options) { o.MTU = 576 }, "want 1280 to 65535"},
 		"name":           {func(o *Options) { o.Name = "../x" }, "want lower-case letters"},
 		"name from dir":  {func(o *Options) { o.Dir = "/tmp/A B" }, "want lower-case letters"},
@@ -171,7 +172,7 @@ func TestHostEnv(t *testing.T) {
 }
 
 func TestAgentConfig(t *testing.T) {
-	l := &Lab{dir: "/run/weft-lab/x", state: newState(Options{Name: "x", Nodes: 2, Backend: "engine"})}
+	l := &Lab{dir: "/run/weft-lab/x", state: newState(Options{Name: "x", Nodes: 2, Backend: "auto", Backends: map[string]string{"n2": "engine"}})}
 	base := map[string]any{
 		"node_name": "n2", "data_dir": "/run/weft-lab/x/n2/data", "socket": "/run/weft/weft.sock", "advertise": "198.18.0.2",
 		"wireguard": map[string]any{"backend": "engine"}, "consul": map[string]any{"address": "127.0.0.1:8500"},

@@ -41,20 +41,21 @@ type Host struct {
 
 // state is what is kept in lab.json: enough to take the lab down, also a half-made one.
 type state struct {
-	Name     string    `json:"name"`
-	Created  time.Time `json:"created"`
-	Nodes    int       `json:"nodes"`
-	Backend  string    `json:"backend"`
-	Weft     string    `json:"weft"`
-	Consul   string    `json:"consul"`
-	MTU      int       `json:"mtu"`
-	NoAgents bool      `json:"noAgents,omitempty"`
-	Ready    bool      `json:"ready"` // Up came to its end
-	Hosts    []Host    `json:"hosts"`
+	Name     string            `json:"name"`
+	Created  time.Time         `json:"created"`
+	Nodes    int               `json:"nodes"`
+	Backend  string            `json:"backend"`
+	Backends map[string]string `json:"backends,omitempty"` // what differs, by node
+	Weft     string            `json:"weft"`
+	Consul   string            `json:"consul"`
+	MTU      int               `json:"mtu"`
+	NoAgents bool              `json:"noAgents,omitempty"`
+	Ready    bool              `json:"ready"` // Up came to its end
+	Hosts    []Host            `json:"hosts"`
 }
 
 func newState(o Options) state {
-	s := state{Name: o.Name, Created: time.Now().UTC(), Nodes: o.Nodes, Backend: o.Backend,
+	s := state{Name: o.Name, Created: time.Now().UTC(), Nodes: o.Nodes, Backend: o.Backend, Backends: o.Backends,
 		Weft: o.Weft, Consul: o.Consul, MTU: o.MTU, NoAgents: o.NoAgents, Hosts: []Host{{Name: Switch}}}
 	s.Hosts = append(s.Hosts, numbered(Consul, 200), numbered(Out, 250))
 	for k := 1; k <= o.Nodes; k++ {

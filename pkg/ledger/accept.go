@@ -32,18 +32,60 @@ func (l *Ledger) acceptNode(path string, signed keys.Signed) error {
 	if path != "nodes/"+n.Name && !without("path") {
 		return fmt.Errorf("it names node %q: a record must stand under its own name", n.Name)
 	}
+	old, known := l.nodes[n.Name]
+	anew := known && old.Identity != n.Identity && l.removed(old) // an operator gave the name free
+	if pin, ok := l.pins[n.Name]; ok && pin != n.Identity && !anew && !without("pin") {
+		return fmt.Errorf("identity %s is not the one first seen (%s): if node %s was set up anew, free its name with `weft node rm %s` on another node, run `weft node forget %s` on each node, or have a signer admit it with `weft trust sign %s`",
+			n.Identity.Short(), pin.Short(), n.Name, n.Name, n.Name, n.Name)
+	}
 	if err := signed.Verify(n.Identity); err != nil && !without("signature") {
 		return err
 	}
 	if err := l.excluded(n.Name, n.Identity); err != nil {
 		return err
 	}
-	if pin, ok := l.pins[n.Name]; ok && pin != n.Identity && !without("pin") {
-		return fmt.Errorf("identity %s is not the one first seen (%s): if node %s was set up anew, run `weft node forget %s` on each node, or have a signer admit it with `weft trust sign %s`",
-			n.Identity.Short(), pin.Short(), n.Name, n.Name, n.Name)
+	if err := l.unclaimedBy(n); err != nil && !without("signature") {
+		return err
+	}
+	if anew {
+		for path, set := range l.endpoints {
+			if set.Node == n.Name {
+				delete(l.endpoints, path) // the old identity's; the record stays as the floor of revisions
+			}
+		}
+		l.former[n.Name] = append(l.former[n.Name], old.Identity)
 	}
 	l.pins[n.Name] = n.Identity
 	l.nodes[n.Name] = n
+	return nil
+}
+
+// removed reports whether an accepted removal covers a node's record.
+func (l *Ledger) removed(n overlay.Node) bool {
+	r, ok := l.removals[n.Name]
+	return ok && r.Identity == n.Identity && r.NodeRevision >= n.Revision
+}
+
+// unclaimedBy refuses a node that claims the VTEP address or a WireGuard key of one that was accepted before and is
+// present: whoever can write Consul could otherwise take over an existing node's place in the mesh under a new name.
+func (l *Ledger) unclaimedBy(n overlay.Node) error {
+	if l.loading || !n.Present() {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.nodes)) {
+		other := l.nodes[name]
+		if name == n.Name || !other.Present() || l.removed(other) {
+			continue
+		}
+		if other.VTEP == n.VTEP {
+			return waiting{"nodes/" + name, fmt.Sprintf("VTEP %s belongs to node %s", n.VTEP, name)}
+		}
+		for _, k := range n.WireGuard {
+			if slices.ContainsFunc(other.WireGuard, func(o overlay.WireGuardKey) bool { return o.PublicKey == k.PublicKey }) {
+				return waiting{"nodes/" + name, fmt.Sprintf("WireGuard key %s belongs to node %s", k.PublicKey.Short(), name)}
+			}
+		}
+	}
 	return nil
 }
 
@@ -52,16 +94,27 @@ type waiting struct{ path, why string }
 
 func (w waiting) Error() string { return w.why }
 
-// signer is the identity of an accepted node. A node that left may have signed what is still valid.
-func (l *Ledger) signer(name string) (keys.IdentityKey, error) {
+// verify checks that a record was signed by an accepted node; one that left may have signed what is still valid. current
+// is false when it was an identity that the name had before, which counts only for what was accepted then.
+func (l *Ledger) verify(signed keys.Signed, name string) (current bool, err error) {
 	k, ok := l.pins[name]
 	if !ok {
-		return k, waiting{"nodes/" + name, fmt.Sprintf("signed by node %q, which is not known (yet)", name)}
+		return false, waiting{"nodes/" + name, fmt.Sprintf("signed by node %q, which is not known (yet)", name)}
 	}
 	if err := l.excluded(name, k); err != nil && !l.loading { // what a node signed before it was revoked stays
-		return k, err
+		return false, err
 	}
-	return k, nil
+	if err = signed.Verify(k); err == nil || without("signature") {
+		return true, nil
+	}
+	if l.loading {
+		for _, former := range l.former[name] {
+			if signed.Verify(former) == nil {
+				return false, nil
+			}
+		}
+	}
+	return false, err
 }
 
 func (l *Ledger) acceptNetwork(path string, signed keys.Signed) error {
@@ -72,11 +125,7 @@ func (l *Ledger) acceptNetwork(path string, signed keys.Signed) error {
 	if path != "networks/"+n.Name && !without("path") {
 		return fmt.Errorf("it names network %q: a record must stand under its own name", n.Name)
 	}
-	k, err := l.signer(n.Signer)
-	if err != nil {
-		return err
-	}
-	if err := signed.Verify(k); err != nil && !without("signature") {
+	if _, err := l.verify(signed, n.Signer); err != nil {
 		return err
 	}
 	old, ok := l.networks[n.Name]
@@ -88,8 +137,11 @@ func (l *Ledger) acceptNetwork(path string, signed keys.Signed) error {
 		return fmt.Errorf("network %s is already %s and was not deleted, but the record says %s", n.Name, old.ID, n.ID)
 	case old.ID == n.ID && !old.Alive() && n.Alive():
 		return fmt.Errorf("network %s (%s) was deleted: a deleted id does not come back", n.Name, n.ID)
-	case old.ID == n.ID && (old.VNI != n.VNI || old.Encrypted != n.Encrypted || !slices.Equal(old.Subnets, n.Subnets)) && !without("immutable"):
-		return fmt.Errorf("VNI, subnets and encryption of network %s (%s) cannot change", n.Name, n.ID)
+	case old.ID == n.ID && (old.VNI != n.VNI || old.Encrypted != n.Encrypted || old.Internal != n.Internal || !slices.Equal(old.Subnets, n.Subnets)) && !without("immutable"):
+		return fmt.Errorf("VNI, subnets, encryption and egress of network %s (%s) cannot change", n.Name, n.ID)
+	}
+	if seen := l.Revision(path); n.Revision > seen+maxAhead {
+		return fmt.Errorf("revision %d is not believable after %d: nobody could change the network after it", n.Revision, seen)
 	}
 	if err := l.unclaimed(n); err != nil {
 		return err
@@ -125,15 +177,11 @@ func (l *Ledger) acceptEndpoints(path string, signed keys.Signed) error {
 	if path != "endpoints/"+set.Node+"/"+set.Network {
 		return fmt.Errorf("it names node %q and network %q: a record must stand under its own name", set.Node, set.Network)
 	}
-	k, err := l.signer(set.Node)
-	if err != nil {
-		return err
+	current, err := l.verify(signed, set.Node)
+	if current {
+		l.endpoints[path] = set // a former identity's only counts as the floor of revisions
 	}
-	if err := signed.Verify(k); err != nil && !without("signature") {
-		return err
-	}
-	l.endpoints[path] = set
-	return nil
+	return err
 }
 
 func (l *Ledger) acceptKEM(path string, signed keys.Signed) error {
@@ -144,19 +192,15 @@ func (l *Ledger) acceptKEM(path string, signed keys.Signed) error {
 	if path != "kem/"+k.To+"/"+k.From {
 		return fmt.Errorf("it is from node %q to node %q: a record must stand under its own name", k.From, k.To)
 	}
-	id, err := l.signer(k.From)
-	if err != nil {
-		return err
-	}
-	if err := signed.Verify(id); err != nil {
+	if current, err := l.verify(signed, k.From); err != nil || !current {
 		return err
 	}
 	l.kems[path] = k
 	return nil
 }
 
-// maxAhead is how far a removal may be ahead of the node's records seen here: a removed node comes back by counting past
-// it, so it must not be able to take the whole range.
+// maxAhead is how far a revision that others must count past may be ahead of what was seen here: nobody may take the
+// whole range.
 const maxAhead = 1 << 20
 
 func (l *Ledger) acceptRemoval(path string, signed keys.Signed) error {
@@ -167,11 +211,7 @@ func (l *Ledger) acceptRemoval(path string, signed keys.Signed) error {
 	if path != "removed/"+r.Node {
 		return fmt.Errorf("it names node %q: a record must stand under its own name", r.Node)
 	}
-	k, err := l.signer(r.Signer)
-	if err != nil {
-		return err
-	}
-	if err := signed.Verify(k); err != nil && !without("signature") {
+	if _, err := l.verify(signed, r.Signer); err != nil {
 		return err
 	}
 	pin, ok := l.pins[r.Node]
@@ -180,6 +220,9 @@ func (l *Ledger) acceptRemoval(path string, signed keys.Signed) error {
 	}
 	if seen := l.Revision("nodes/" + r.Node); r.NodeRevision > seen+maxAhead {
 		return fmt.Errorf("it covers revision %d of node %s, whose newest is %d: not believable", r.NodeRevision, r.Node, seen)
+	}
+	if pin != r.Identity && (l.loading || l.Revision("nodes/"+r.Node) > r.NodeRevision) {
+		return nil // it is spent: the name has another identity since
 	}
 	if pin != r.Identity {
 		return fmt.Errorf("it removes identity %s, but node %s is %s", r.Identity.Short(), r.Node, pin.Short())

@@ -34,6 +34,7 @@ type Record struct {
 type Ledger struct {
 	cluster   string
 	pins      map[string]keys.IdentityKey
+	former    map[string][]keys.IdentityKey // identities that a name had before an operator gave it free
 	records   map[string]Record
 	rejected  map[string]rejection
 	nodes     map[string]overlay.Node
@@ -74,7 +75,7 @@ func New(cluster string) *Ledger { return NewWith(cluster, Policy{}) }
 // NewWith returns an empty ledger for a cluster id and a policy.
 func NewWith(cluster string, p Policy) *Ledger {
 	return &Ledger{
-		cluster: cluster, pins: map[string]keys.IdentityKey{}, records: map[string]Record{}, rejected: map[string]rejection{},
+		cluster: cluster, pins: map[string]keys.IdentityKey{}, former: map[string][]keys.IdentityKey{}, records: map[string]Record{}, rejected: map[string]rejection{},
 		nodes: map[string]overlay.Node{}, networks: map[string]overlay.Network{},
 		endpoints: map[string]overlay.EndpointSet{}, removals: map[string]overlay.Removal{}, kems: map[string]overlay.KEM{}, retired: map[overlay.NetworkID]bool{},
 		floors: map[string]uint64{}, trust: newTrust(p),
@@ -132,6 +133,9 @@ func (l *Ledger) Offer(path string, value []byte) (changed bool, err error) {
 	}
 	l.unreject(path)
 	l.retry(path)
+	if node, ok := strings.CutPrefix(path, "removed/"); ok {
+		l.retry("nodes/" + node) // what waited for that node's claims
+	}
 	return changed, nil
 }
 
@@ -257,8 +261,8 @@ func (l *Ledger) Snapshot(complete bool) *overlay.Snapshot {
 		if l.excluded(name, n.Identity) != nil {
 			continue
 		}
-		if r, ok := l.removals[name]; ok && n.Present() && r.Identity == n.Identity && r.NodeRevision >= n.Revision {
-			n.Left = r.Removed
+		if n.Present() && l.removed(n) {
+			n.Left = l.removals[name].Removed
 		}
 		s.Nodes[name] = n
 	}
@@ -276,17 +280,18 @@ func (l *Ledger) Snapshot(complete bool) *overlay.Snapshot {
 
 // file is the form in which a ledger is kept on disk.
 type file struct {
-	Cluster string                      `json:"cluster"`
-	Pins    map[string]keys.IdentityKey `json:"pins"`
-	Retired []overlay.NetworkID         `json:"retired,omitempty"`
-	Floors  map[string]uint64           `json:"floors,omitempty"`
-	Records []Record                    `json:"records"`
+	Cluster string                        `json:"cluster"`
+	Pins    map[string]keys.IdentityKey   `json:"pins"`
+	Former  map[string][]keys.IdentityKey `json:"former,omitempty"`
+	Retired []overlay.NetworkID           `json:"retired,omitempty"`
+	Floors  map[string]uint64             `json:"floors,omitempty"`
+	Records []Record                      `json:"records"`
 }
 
 // MarshalJSON writes pins, retired ids, records, and of those that are not used any more the revisions; what was never
 // accepted is not kept.
 func (l *Ledger) MarshalJSON() ([]byte, error) {
-	f := file{Cluster: l.cluster, Pins: l.pins, Retired: slices.Sorted(maps.Keys(l.retired)), Floors: l.floors}
+	f := file{Cluster: l.cluster, Pins: l.pins, Former: l.former, Retired: slices.Sorted(maps.Keys(l.retired)), Floors: l.floors}
 	for _, path := range slices.Sorted(maps.Keys(l.records)) {
 		f.Records = append(f.Records, l.records[path])
 	}
@@ -306,6 +311,9 @@ func LoadWith(data []byte, p Policy) (*Ledger, error) {
 	l := NewWith(f.Cluster, p)
 	if f.Pins != nil {
 		l.pins = f.Pins
+	}
+	if f.Former != nil {
+		l.former = f.Former
 	}
 	for _, id := range f.Retired {
 		l.retired[id] = true

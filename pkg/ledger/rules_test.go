@@ -228,6 +228,47 @@ func TestPin(t *testing.T) {
 	at("n1", node("n1", 1)).to(t, l)
 }
 
+// A removed node's name may get another identity; what the old one said is gone, and its revisions are the floor.
+func TestNameGivenFree(t *testing.T) {
+	anew := func(rev uint64) overlay.Node {
+		return with(node("n1", rev), func(n *overlay.Node) { n.Identity = identity("anew").Public() })
+	}
+	l := New(cluster)
+	at("n1", node("n1", 3)).to(t, l)
+	at("n2", node("n2", 1)).to(t, l)
+	at("n1", endpoints("n1", "blue", 1, 4)).to(t, l)
+	at("anew", anew(4)).refused("is not the one first seen").to(t, l)
+	at("n2", removal("n1", "n2", 3, 1)).to(t, l)
+	at("anew", anew(3)).refused("revision 3").to(t, l)
+	at("anew", anew(4)).to(t, l)
+	l = reload(t, l)
+	if s := l.Snapshot(true); !s.Nodes["n1"].Present() || s.Nodes["n1"].Identity != identity("anew").Public() || len(s.Endpoints) != 0 {
+		t.Errorf("n1 is %+v with %d sets", s.Nodes["n1"], len(s.Endpoints))
+	}
+	at("n1", node("n1", 5)).refused("is not the one first seen").to(t, l)
+	at("n1", endpoints("n1", "blue", 1, 5)).refused("not signed by").to(t, l)
+	at("anew", endpoints("n1", "blue", 1, 4)).refused("revision 4").to(t, l)
+	at("anew", endpoints("n1", "blue", 1, 5)).to(t, l)
+}
+
+// Whoever can write Consul cannot take over the place of a node that was accepted: its VTEP address and keys are its own
+// while it is present.
+func TestClaimedPlace(t *testing.T) {
+	l := New(cluster)
+	at("n3", node("n3", 1)).to(t, l)
+	thief := with(node("0", 1), func(n *overlay.Node) { n.VTEP = node("n3", 1).VTEP })
+	at("0", thief).refused("VTEP").to(t, l)
+	at("0", with(node("0", 1), func(n *overlay.Node) { n.WireGuard = node("n3", 1).WireGuard })).refused("WireGuard key").to(t, l)
+	l = reload(t, l)
+	at("0", thief).refused("VTEP").to(t, l)
+	at("n2", node("n2", 1)).to(t, l)
+	at("n2", removal("n3", "n2", 1, 1)).to(t, l) // now the address is free, and the waiting record counts
+	if _, ok := l.Snapshot(true).Nodes["0"]; !ok {
+		t.Error("the record that waited for the address is not accepted")
+	}
+	at("n3", node("n3", 2)).refused("VTEP").to(t, l) // and n3 has to look for another
+}
+
 func TestOwner(t *testing.T) {
 	for path, want := range map[string]string{"nodes/n1": "n1", "endpoints/n1/blue": "n1", "networks/blue": "", "removed/n1": "", "": "",
 		"nodes/n1/x": "", "endpoints/n1": ""} {

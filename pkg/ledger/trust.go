@@ -212,11 +212,7 @@ func (l *Ledger) acceptWitness(path string, signed keys.Signed) error {
 	if path != overlay.TrustPath("seen", w.Node) {
 		return fmt.Errorf("it is about node %q: a record must stand under its own name", w.Node)
 	}
-	k, err := l.signer(w.Signer)
-	if err != nil {
-		return err
-	}
-	if err := signed.Verify(k); err != nil {
+	if current, err := l.verify(signed, w.Signer); err != nil || !current {
 		return err
 	}
 	l.trust.witnesses[w.Node] = w

@@ -17,10 +17,12 @@ const (
 
 // Lease is the right of one node to one address of a network: the key weft/leases/<network>/<address>.
 type Lease struct {
-	Address  netip.Addr `json:"-"` // in the key
-	Node     string     `json:"node"`
-	Endpoint EndpointID `json:"endpoint,omitempty"`
-	State    LeaseState `json:"state"`
+	Address netip.Addr `json:"-"` // in the key
+	Node    string     `json:"node"`
+	// NetworkID tells the leases of a network from those of an earlier one of the same name; they do not count.
+	NetworkID NetworkID  `json:"networkId,omitempty"`
+	Endpoint  EndpointID `json:"endpoint,omitempty"`
+	State     LeaseState `json:"state"`
 	// Created and Version order leases and guard updates: Consul's CreateIndex and ModifyIndex. Zero when not stored yet.
 	Created uint64 `json:"-"`
 	Version uint64 `json:"-"`

@@ -21,6 +21,10 @@ type LocalEndpoint struct {
 	PIDStart uint64 `json:"pidStart,omitempty"`
 	// BootID is the kernel's boot id at attach: an endpoint does not survive a reboot.
 	BootID string `json:"bootId"`
+	// HostRoute asks for a way from the host to the endpoint.
+	HostRoute bool `json:"hostRoute,omitempty"`
+	// Owner names the program that keeps the endpoint, empty for none; weft itself makes nothing of it.
+	Owner string `json:"owner,omitempty"`
 	// Leaving marks an endpoint that is being detached.
 	Leaving bool `json:"leaving,omitempty"`
 }

@@ -52,6 +52,8 @@ type builder struct {
 	segments []*segment          // networks that are built here, the oldest first
 	frozen   []overlay.NetworkID // networks with endpoints here that cannot be computed
 	problems []overlay.Problem
+	// frozenInbound: a frozen network has endpoints with host routes.
+	frozenInbound bool
 }
 
 // reserve makes room for about as many items as there will be: three for each remote endpoint are most of them.

@@ -45,6 +45,7 @@ func TestDiffGolden(t *testing.T) {
 		"endpoint_moves":   {compute(other), compute(threeNodes())},
 		"keys_rotate":      {compute(rotating()), compute(newWorld(2))},
 		"records_vanish":   {compute(vanished()), compute(threeNodes())},
+		"host_routes_go":   {compute(overlapping()), compute(hostRoutes())},
 		"everything_goes":  {empty(true), compute(threeNodes())},
 	} {
 		t.Run(name, func(t *testing.T) {

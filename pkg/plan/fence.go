@@ -41,6 +41,7 @@ func routerFence(s *segment, put func(kstate.Item)) {
 	put(filter(ns, f, "forward", 0, "drop",
 		"iifname br0 oifname egress0 accept",
 		"iifname egress0 oifname br0 ct state established,related accept",
+		networkInbound(s, put),
 		"counter routed drop"))
 	if s.legged() {
 		put(chain(ns, f, "postrouting", "nat", "postrouting", 100, "accept",

@@ -144,6 +144,26 @@ func sharedNS() *world {
 	return w
 }
 
+// hostRoutes is two networks with the same subnet whose endpoints ask for routes from the host, with everything that
+// stands against one.
+func hostRoutes() *world {
+	w := overlapping()
+	for i := range w.Local {
+		w.Local[i].HostRoute = true
+	}
+	blue := w.snap.Networks["blue"]
+	w.local(blue, testEndpoint(1, 3, "10.9.0.3")).HostRoute = true
+	w.local(blue, testEndpoint(1, 4, "10.9.0.4"))
+	inner := testNetwork(4, "inner", false)
+	inner.Internal = true
+	w.local(w.network(4, inner), testEndpoint(1, 5, "10.0.4.2")).HostRoute = true
+	second := w.local(w.snap.Networks["green"], testEndpoint(1, 6, "10.9.0.6"))
+	second.HostRoute, second.IfName, second.SourceInode = true, "eth1", 4711
+	first := w.local(blue, testEndpoint(1, 7, "10.9.0.7"))
+	first.SourceInode = 4711
+	return w
+}
+
 func frozenSnapshot() *world {
 	w := threeNodes()
 	w.snap.Complete = false
@@ -229,6 +249,7 @@ func TestComputeGolden(t *testing.T) {
 		"empty": newWorld(1), "three_nodes": threeNodes(), "overlapping": overlapping(), "internal": internal(),
 		"multicast": multicast(), "rotating": rotating(), "shared_namespace": sharedNS(), "frozen": frozenSnapshot(),
 		"vanished": vanished(), "disputed": disputed(), "bad_networks": badNetworks(),
+		"host_routes": hostRoutes(),
 	} {
 		t.Run(name, func(t *testing.T) { golden(t, name, text(Compute(w.Input))) })
 	}

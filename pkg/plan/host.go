@@ -52,6 +52,7 @@ func (b *builder) hostChains(put func(kstate.Item)) {
 	for _, p := range b.self.WGPorts {
 		wg = append(wg, strconv.Itoa(int(p)))
 	}
+	answers, redirected := b.hostInbound(put)
 	toPool, wgToNodes := "", ""
 	if b.self.EgressPool.IsValid() {
 		toPool = "iifname " + legs + " ip daddr " + b.self.EgressPool.String() + " counter leg_in drop"
@@ -61,21 +62,33 @@ func (b *builder) hostChains(put func(kstate.Item)) {
 	if len(wg) > 0 {
 		wgToNodes = "iifname " + legs + " udp dport { " + strings.Join(wg, ", ") + " } ip daddr @nodes counter leg_ports drop"
 	}
+	// The kernel's VXLAN socket listens on every address of the host: broadcast, multicast and secondary addresses are
+	// ways around rules that only know the advertised ones, so a member's packet must be for exactly that one.
+	elsewhere := ""
+	if b.self.Underlay.Is4() {
+		elsewhere = dport + " ip daddr != " + b.self.Underlay.String() + " vni @vnis counter vxlan_in drop"
+	}
 	put(filter("", kstate.Inet, "input", -10, "accept",
+		elsewhere,
 		dport+" ip saddr . vni @members accept",
 		dport+" vni @vnis counter vxlan_in drop",
+		answers,
 		toPool,
 		"iifname "+legs+" udp dport { "+strings.Join(append([]string{port}, wg...), ", ")+" } counter leg_ports drop"))
 	put(filter("", kstate.Inet, "forward", -10, "accept",
 		dport+" ip daddr @nodes counter vxlan_forward drop",
+		dport+" vni @vnis counter vxlan_forward drop",
 		"iifname "+legs+" oifname "+legs+" counter leg_to_leg drop",
 		"iifname "+legs+" ip daddr @subnets counter leg_to_subnet drop",
 		wgToNodes,
 		"iifname "+legs+" accept",
 		"oifname "+legs+" ct state established,related accept",
+		redirected,
 		"oifname "+legs+" counter leg_unsolicited drop"))
 	// The kernel's own VXLAN has no socket owner; a process that sends to the port does.
-	put(filter("", kstate.Inet, "output", 0, "accept", dport+" ip daddr @nodes skuid counter vxlan_out drop"))
+	put(filter("", kstate.Inet, "output", 0, "accept",
+		dport+" ip daddr @nodes skuid counter vxlan_out drop",
+		dport+" vni @vnis skuid counter vxlan_out drop"))
 }
 
 // nodeAddrs is every IPv4 underlay address of every present node, conflicts or not: it only ever forbids.

@@ -20,6 +20,7 @@ type segment struct {
 	// overlay: the network has a VXLAN device here. Without it the local endpoints still reach each other.
 	overlay bool
 	claims  claims
+	inbound []netip.Addr // of local endpoints that the host has a route to
 }
 
 func (s *segment) id() string    { return string(s.ID) }
@@ -48,6 +49,7 @@ func (b *builder) resolveSegments(local []overlay.LocalEndpoint) {
 			usable = append(usable, e)
 		default:
 			frozen[e.NetworkID] = true
+			b.freezeInbound(e)
 			b.freeze(e)
 		}
 	}
@@ -71,6 +73,7 @@ func (b *builder) resolveSegments(local []overlay.LocalEndpoint) {
 		b.giveOverlay(s, vnis)
 		b.claimLocal(s)
 	}
+	b.resolveInbound()
 }
 
 // networks finds the record of each network id: the live one, else the tombstone.

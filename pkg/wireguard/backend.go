@@ -16,12 +16,15 @@ import (
 const (
 	KernelName = "kernel"
 	EngineName = "engine"
+	// EngineTUNName is the engine without its own data path: wireguard-go on a TUN, under VXLAN devices of the kernel. It
+	// is what the engine is measured and tested against, and a way back should the data path fail somebody.
+	EngineTUNName = "engine-tun"
 )
 
 // Backend makes and removes WireGuard devices. The device appears in the transit namespace, down, without key or peers;
 // its UDP sockets are in the namespace of the calling process. Implementations are safe for concurrent use.
 type Backend interface {
-	// Name is KernelName or EngineName.
+	// Name is KernelName, EngineName or EngineTUNName.
 	Name() string
 	// Create makes the device with an MTU in bytes. A device of this backend that is there already is adopted with its
 	// keys and peers; another kind of link under the name is an os.ErrExist. The transit namespace must exist.
@@ -30,7 +33,7 @@ type Backend interface {
 	Delete(ctx context.Context, name string) error
 }
 
-// Probe chooses a backend: mode is "kernel", "engine" or "auto", which prefers the kernel. It makes a WireGuard link in
+// Probe chooses a backend: mode is "kernel", "engine", "engine-tun" or "auto", which prefers the kernel. It makes a WireGuard link in
 // a scratch namespace to see whether the kernel can, and leaves nothing behind. When the kernel cannot and mode insists,
 // or there is no TUN device for the engine either, the error is an errors.ErrUnsupported and says what to do.
 func Probe(ctx context.Context, mode string, cfg EngineConfig) (Backend, error) {
@@ -40,10 +43,11 @@ func Probe(ctx context.Context, mode string, cfg EngineConfig) (Backend, error) 
 			return nil, fmt.Errorf("probe kernel WireGuard: %w", err)
 		}
 		return Kernel(), nil
-	case "engine":
+	case "engine", EngineTUNName:
 		if err := probeTUN(tunPath); err != nil {
 			return nil, fmt.Errorf("probe engine: %w", err)
 		}
+		cfg.Plain = mode == EngineTUNName
 		return Engine(cfg), nil
 	case "auto":
 		err := probeKernel(ctx)

@@ -18,6 +18,8 @@ type EngineConfig struct {
 	Executable string
 	// LogFile takes what engines print, created with mode 0600; "" drops it.
 	LogFile string
+	// Plain makes the engines of EngineTUNName.
+	Plain bool
 	// Log is told about engines that are started and adopted; nil for silence.
 	Log *slog.Logger
 }
@@ -43,7 +45,12 @@ const (
 	pollEvery    = 10 * time.Millisecond
 )
 
-func (e *engineBackend) Name() string { return EngineName }
+func (e *engineBackend) Name() string {
+	if e.cfg.Plain {
+		return EngineTUNName
+	}
+	return EngineName
+}
 
 // Create implements Backend. It waits up to 5 s for the engine to answer; when it does not start, the error carries the
 // last line it logged.

@@ -34,8 +34,11 @@ func spawn(cfg EngineConfig, device string, mtu int) (pid int, err error) {
 	}
 	defer out.Close()
 	closeOnExec()
-	p, err := os.StartProcess(exe,
-		[]string{exe, "engine", "--device", device, "--netns", kstate.Transit, "--mtu", strconv.Itoa(mtu)},
+	args := []string{exe, "engine", "--device", device, "--netns", kstate.Transit, "--mtu", strconv.Itoa(mtu)}
+	if cfg.Plain {
+		args = append(args, "--plain")
+	}
+	p, err := os.StartProcess(exe, args,
 		&os.ProcAttr{
 			Dir:   "/",
 			Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},

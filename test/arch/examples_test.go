@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/hcl/hcl/parser"
+	"github.com/pelletier/go-toml/v2"
 )
 
 // TestDeployFiles parses every file of deploy/: an example that does not work is worse than none. What they mean is
@@ -51,6 +52,9 @@ func parseExample(kind string, text []byte) error {
 	case ".hcl", ".nomad":
 		_, err := parser.Parse(text)
 		return err
+	case ".toml":
+		var v map[string]any
+		return toml.Unmarshal(text, &v)
 	case ".sh":
 		return parseShell(text)
 	case ".service", ".socket", ".timer", ".mount", ".slice":
@@ -186,6 +190,7 @@ func TestParsers(t *testing.T) {
 		".hcl":     {`key "a" { policy = "read" }`, `key "a" {`},
 		".sh":      {"if true; then echo a; fi", "if true; then"},
 		".service": {"# c\n[Unit]\nDescription=a = b\n", "Description=a\n"},
+		".toml":    {"a = 1", "a = "},
 		".odd":     {"", ""},
 	} {
 		if err := parseExample(kind, []byte(texts[0])); (err != nil) != (kind == ".odd") {

@@ -53,6 +53,8 @@ func main() {
 // bench is one run: where its programs are, and what was found so far.
 type bench struct {
 	root, self string
+	dir        string // of this run, removed at its end
+	weft       string // a copy of bin/weft in it: one run measures one program, also when somebody builds meanwhile
 	rounds     int
 	began      time.Time
 	report     report
@@ -87,6 +89,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	defer os.RemoveAll(b.dir)
 	err = b.all(ctx, pattern)
 	if perr := b.report.print(os.Stdout, *format); err == nil {
 		err = perr
@@ -118,7 +121,28 @@ func newBench(rounds int) (*bench, error) {
 			return nil, fmt.Errorf("no %s: run make build consul first: %w", b.bin(name), fs.ErrNotExist)
 		}
 	}
-	return b, b.report.machine(b.bin("weft"))
+	if b.dir, err = os.MkdirTemp("", "weft-bench-"); err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
+	}
+	b.weft = filepath.Join(b.dir, "weft")
+	if err = copyProgram(b.bin("weft"), b.weft); err == nil {
+		err = b.report.machine(b.weft)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(b.dir))
+	}
+	return b, nil
+}
+
+func copyProgram(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, data, 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	return nil
 }
 
 func (b *bench) bin(name string) string { return filepath.Join(b.root, "bin", name) }
@@ -158,7 +182,7 @@ func (b *bench) inLab(ctx context.Context, nodes int, f func(*stage) error) (err
 	if err := lab.Down(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("take down the lab of an earlier bench: %w", err)
 	}
-	l, err := lab.Up(ctx, lab.Options{Name: name, Nodes: nodes, Weft: b.bin("weft"), Consul: b.bin("consul")})
+	l, err := lab.Up(ctx, lab.Options{Name: name, Nodes: nodes, Weft: b.weft, Consul: b.bin("consul")})
 	if err != nil {
 		return err
 	}

@@ -140,6 +140,7 @@ type toHold struct {
 type holding struct {
 	Start     int64            `json:"start"`
 	Endpoints []api.Attachment `json:"endpoints"`
+	Took      []float64        `json:"took"` // ms, each
 }
 
 // hold attaches endpoints one after the other and keeps them. The network may be so new that this host does not know it yet.
@@ -158,12 +159,13 @@ func (w *worker) hold(a toHold) (h holding, err error) {
 	}
 	h.Start = monotonic()
 	for range a.Count {
+		begin := monotonic()
 		att, err := w.agent.Attach(ctx, api.AttachSpec{Network: a.Network, Name: a.Name, NewNetNS: true})
 		if err != nil {
 			return h, err
 		}
 		w.held = append(w.held, string(att.ID))
-		h.Endpoints = append(h.Endpoints, att)
+		h.Endpoints, h.Took = append(h.Endpoints, att), append(h.Took, ms(begin, monotonic()))
 	}
 	return h, nil
 }

@@ -25,7 +25,7 @@ func TestConsulWiped(t *testing.T) {
 	w.known("younger", w.Nodes()...)
 	keys := func() string {
 		// Spare leases come and go by themselves.
-		return w.run("n1", "sh", "-c", `consul kv get -keys -recurse weft/ | grep -v -e leases/ -e recall; consul kv get -recurse weft/leases/ | grep -B3 '"used"' | grep -o 'weft/leases/[^:]*'`)
+		return w.run("n1", "sh", "-c", `consul kv get -keys -recurse weft/ | grep -v -e leases/ -e recall; consul kv get -recurse weft/leases/ | grep -B4 '"used"' | grep -o 'weft/leases/[^:]*'`)
 	}
 	time.Sleep(time.Second)
 	before := keys()

@@ -108,10 +108,19 @@ func TestStolenIdentity(t *testing.T) {
 		w.run("n1", in("thief", tool("frame", "eth0", toHex(f), "10"))...)
 	}
 	// All of it: the interface takes MAC and address, then listens and asks.
-	inThief("ip link set eth0 down; ip link set eth0 address " + victim.MAC + "; ip addr flush dev eth0; ip link set eth0 up; ip addr add " + victim.Address.String() + " dev eth0")
+	steal := "ip link set eth0 down; ip link set eth0 address " + victim.MAC + "; ip addr flush dev eth0; ip link set eth0 up; ip addr add " + victim.Address.String() + " dev eth0"
 	l := w.listen("n2", "peer-s", 7777, 1200*time.Millisecond)
-	if p := w.ping("n1", "thief", peer.Address.Addr().String(), 20, 10*time.Millisecond, 84); p.Received != 0 {
-		t.Errorf("the thief gets answers: %+v", p)
+	for try := 1; ; try++ {
+		inThief(steal)
+		p := w.ping("n1", "thief", peer.Address.Addr().String(), 20, 10*time.Millisecond, 84)
+		if p.Received == 0 {
+			break
+		}
+		// The agent mends the thief's namespace within 2 s; then what it sends is its own. A slow machine may take so long.
+		if eth0 := w.run("n1", in("thief", []string{"ip", "-o", "link", "show", "dev", "eth0"})...); strings.Contains(eth0, victim.MAC) || try == 5 {
+			t.Errorf("the thief gets answers: %+v, its interface is %s", p, eth0)
+			break
+		}
 	}
 	var h heard
 	l.result(&h)

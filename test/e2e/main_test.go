@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,11 +53,33 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer shared.down()
+	defer sharedCNI.down()
 	return m.Run()
+}
+
+// Settings for where there is no Go toolchain, or a slow machine: paths of binaries made before, the backend of every lab
+// that does not ask for one, and a factor by which limits are stretched.
+const (
+	weftEnv    = "WEFT_E2E_WEFT"
+	consulEnv  = "WEFT_E2E_CONSUL"
+	backendEnv = "WEFT_E2E_BACKEND"
+	slowEnv    = "WEFT_E2E_SLOW"
+)
+
+// slow stretches a limit that is for a machine of its own speed.
+func slow(d time.Duration) time.Duration {
+	if n, err := strconv.Atoi(os.Getenv(slowEnv)); err == nil && n > 1 {
+		return d * time.Duration(n)
+	}
+	return d
 }
 
 // build makes the weft binary under test, with the race detector where there is a C compiler.
 func build(dir string) error {
+	weftBinary, consulBinary = os.Getenv(weftEnv), os.Getenv(consulEnv)
+	if weftBinary != "" && consulBinary != "" {
+		return nil
+	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		return err
@@ -76,7 +99,7 @@ func build(dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build weft: %w\n%s", err, out)
 	}
-	return nil
+	return buildCNI(root, dir)
 }
 
 // world is a lab with what the tests do in it.
@@ -137,9 +160,12 @@ func ownWorld(t *testing.T, o lab.Options) *world {
 
 func upLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slow(90*time.Second))
 	defer cancel()
 	o.Weft, o.Consul = cmp.Or(o.Weft, weftBinary), consulBinary
+	if o.Backend == "" {
+		o.Backend = os.Getenv(backendEnv)
+	}
 	l, err := lab.Up(ctx, o)
 	if err != nil {
 		t.Fatalf("lab up: %v", err)
@@ -270,6 +296,7 @@ func (w *world) endpoint(host, network, name string, flags ...string) api.Attach
 // eventually repeats f until it succeeds.
 func (w *world) eventually(limit time.Duration, what string, f func() error) {
 	w.t.Helper()
+	limit = slow(limit)
 	deadline := time.Now().Add(limit)
 	for {
 		err := f()

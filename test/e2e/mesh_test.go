@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,6 +65,17 @@ func (tp *tap) see(f lab.Frame, marker string) {
 	}
 }
 
+// reaches waits until both sides of a path know each other: what comes first there is TestFirstContact's subject.
+func (w *world) reaches(host, endpoint string, to netip.Addr) {
+	w.t.Helper()
+	w.eventually(5*time.Second, endpoint+" reaches "+to.String(), func() error {
+		if p := w.ping(host, endpoint, to.String(), 1, 10*time.Millisecond, 84); p.Received != 1 {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+}
+
 func TestFullMTUPingEncrypted(t *testing.T) {
 	w := sharedWorld(t)
 	n := w.network("mtu-enc", "--encrypted")
@@ -72,6 +84,7 @@ func TestFullMTUPingEncrypted(t *testing.T) {
 	}
 	w.endpoint("n1", n.Name, "mtu-a")
 	b := w.endpoint("n2", n.Name, "mtu-b")
+	w.reaches("n1", "mtu-a", b.Address.Addr())
 	tp := w.watch("", func() {
 		if p := w.ping("n1", "mtu-a", b.Address.Addr().String(), 20, 10*time.Millisecond, n.MTU); p.Received != 20 {
 			t.Errorf("full-size pings: %+v", p)
@@ -94,6 +107,7 @@ func TestFullMTUPingPlain(t *testing.T) {
 	}
 	w.endpoint("n1", n.Name, "mtup-a")
 	b := w.endpoint("n2", n.Name, "mtup-b")
+	w.reaches("n1", "mtup-a", b.Address.Addr())
 	tp := w.watch("", func() {
 		if p := w.ping("n1", "mtup-a", b.Address.Addr().String(), 20, 10*time.Millisecond, n.MTU); p.Received != 20 {
 			t.Errorf("full-size pings: %+v", p)
@@ -135,6 +149,11 @@ func TestForgedPackets(t *testing.T) {
 	time.Sleep(300 * time.Millisecond) // every node knows every endpoint
 	n1, n2, n3 := w.underlay("n1"), w.underlay("n2"), w.underlay("n3")
 
+	w.run("n1", "ip", "addr", "add", "198.18.0.101/24", "dev", "eth0") // an address that no record names
+	t.Cleanup(func() { w.run("n1", "ip", "addr", "del", "198.18.0.101/24", "dev", "eth0") })
+	userTo := func(address, marker string) []string {
+		return tool("send", address+":4789", toHex(forgery(t, plain, victimPlain, marker)), "20", "65534")
+	}
 	underlayFrame := func(from string, n api.Network, v api.Attachment, marker string, src netip.Addr) []string {
 		return tool("frame", "eth0", toHex(ethernet(w.hardware("n1"), w.hardware(from), 0x0800,
 			udp4(src, n1, 40000, 4789, forgery(t, n, v, marker)))), "20")
@@ -156,6 +175,12 @@ func TestForgedPackets(t *testing.T) {
 		{"inside an endpoint, through egress, encrypted VNI", "victim", "n2", in("member", tool("send", n1.String()+":4789", toHex(forgery(t, enc, victim, "egress-enc")), "20")), []string{"n2", "n1"}, false},
 		{"unprivileged user of a member's host", "victim-plain", "n2", tool("send", n1.String()+":4789", toHex(forgery(t, plain, victimPlain, "user")), "20", "65534"), []string{"n2"}, false},
 		{"root process of a member's host", "victim-plain", "n2", tool("send", n1.String()+":4789", toHex(forgery(t, plain, victimPlain, "root")), "20"), []string{"n2"}, false},
+		{"unprivileged user, to a secondary address", "victim-plain", "n2", userTo("198.18.0.101", "secondary"), []string{"n1", "n2"}, false},
+		{"unprivileged user, to the broadcast address", "victim-plain", "n2", userTo("198.18.0.255", "broadcast"), []string{"n1", "n2"}, false},
+		{"unprivileged user, to a multicast group", "victim-plain", "n2", userTo("224.0.0.1", "multicast"), []string{"n1", "n2"}, false},
+		{"inside an endpoint, to a secondary address", "victim-plain", "n2", in("member-plain", tool("send", "198.18.0.101:4789", toHex(forgery(t, plain, victimPlain, "egress-2")), "20")), []string{"n2", "n1"}, false},
+		{"member, to a secondary address", "victim-plain", "n2", tool("frame", "eth0", toHex(ethernet(w.hardware("n1"), w.hardware("n2"), 0x0800,
+			udp4(n2, netip.MustParseAddr("198.18.0.101"), 40000, 4789, forgery(t, plain, victimPlain, "member-2")))), "20"), []string{"n1"}, false},
 		{"mesh member that is not on the network", "victim", "n3", w.inTransit("n3", tool("send", w.vtep("n1").String()+":4789", toHex(forgery(t, enc, victim, "mesh")), "20")), []string{"n1"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -205,6 +230,15 @@ func (w *world) inTransit(_ string, argv []string) []string {
 	return append([]string{"ip", "netns", "exec", "weft-t"}, argv...)
 }
 
+// knows reports whether a host's forwarding table of a network has a MAC.
+func (w *world) knows(host string, n api.Network, mac string) error {
+	fdb, err := w.try(host, "ip", "netns", "exec", "weft-n-"+string(n.ID), "bridge", "fdb", "show", "dev", "vxlan0")
+	if err == nil && !strings.Contains(fdb, mac+" dst") {
+		err = errors.New(fdb)
+	}
+	return err
+}
+
 // TestFirstContact measures the first packet between two endpoints that never spoke, on hosts whose mesh is idle.
 func TestFirstContact(t *testing.T) {
 	w := sharedWorld(t)
@@ -212,10 +246,13 @@ func TestFirstContact(t *testing.T) {
 		name := fmt.Sprintf("first-%d", len(flags))
 		n := w.network(name, flags...)
 		b := w.endpoint("n2", n.Name, name+"-b")
-		w.endpoint("n1", n.Name, name+"-a")
+		a := w.endpoint("n1", n.Name, name+"-a")
+		w.eventually(5*time.Second, "n2 knows the way back", func() error {
+			return w.knows("n2", n, a.MAC)
+		})
 		p := w.ping("n1", name+"-a", b.Address.Addr().String(), 1, 50*time.Millisecond, 84)
-		if p.Received != 1 || p.FirstMS > 200 {
-			t.Errorf("network %s: first packet: %+v, want an answer within 200 ms", n.Name, p)
+		if limit := slow(200 * time.Millisecond); p.Received != 1 || p.FirstMS > limit.Seconds()*1e3 {
+			t.Errorf("network %s: first packet: %+v, want an answer within %v", n.Name, p, limit)
 		}
 		t.Logf("network %s (encrypted %v): first packet answered after %.1f ms", n.Name, n.Encrypted, p.FirstMS)
 	}

@@ -52,6 +52,7 @@ func TestRefusals(t *testing.T) {
 		{"missing namespace", "attach refuse --netns /run/netns/nothing", 1, []string{"/run/netns/nothing"}},
 		{"not a namespace", "attach refuse --netns /etc/passwd", 1, []string{"/etc/passwd"}},
 		{"host's own namespace", "attach refuse --pid 1", 1, []string{"own"}},
+		{"weft's own namespace", "attach refuse --netns /run/netns/weft-t", 1, []string{"weft-t", "own"}},
 		{"no such process", "attach refuse --pid 999999", 1, []string{"999999"}},
 		{"interface name", "attach refuse --pid 1 --ifname far-too-long-for-this", 1, []string{"15"}},
 		{"unknown endpoint", "detach nobody", 1, []string{"nobody"}},

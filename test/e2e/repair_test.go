@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/pkg/api"
 	"weft/pkg/kstate"
 	"weft/pkg/netns"
 	"weft/pkg/overlay"
@@ -27,10 +28,22 @@ func TestRepair(t *testing.T) {
 	ns := "ip netns exec " + kstate.NetworkNS(n.ID) + " "
 	ens := "ip netns exec " + kstate.EndpointNS(overlay.EndpointID(a.ID)) + " "
 	veth := kstate.EndpointLink(a.ID)
+	// Where the engine does VXLAN, its forwarding entries are not the kernel's: they are hurt and seen through the engine.
+	tap := `{"netns":"` + kstate.NetworkNS(n.ID) + `","name":"vxlan0"}`
+	call := func(op, entry string) string {
+		return `weft engine-call '{"op":"` + op + `","tap":` + tap + `,"entries":[` + entry + `]}'`
+	}
+	lose, stray := ns+"bridge fdb del "+b.MAC+" dev vxlan0 self", ns+"bridge fdb add 02:99:99:99:99:99 dev vxlan0 self dst 100.64.9.9"
+	entries := ns + "bridge fdb show dev vxlan0 | grep -v permanent | sort"
+	if w.status("n1").Backend == "engine" {
+		lose = call("remove-fdb", `{"mac":"`+b.MAC+`"}`)
+		stray = call("set-fdb", `{"mac":"02:99:99:99:99:99","vtep":"100.64.9.9"}`)
+		entries += `; weft engine-call '{"op":"state"}' | grep -E '"(netns|vni|mac|vtep)"'`
+	}
 	links := `ip -o link | sed 's/@.*//' | cut -d: -f2 | sort`
 	for _, d := range []struct{ name, hurt, look string }{
-		{"FDB entry of the VXLAN device", ns + "bridge fdb del " + b.MAC + " dev vxlan0 self", ns + "bridge fdb show dev vxlan0 | sort"},
-		{"FDB entry of the bridge", ns + "bridge fdb del " + b.MAC + " dev vxlan0 master", ns + "bridge fdb show dev vxlan0 | sort"},
+		{"FDB entry of the VXLAN device", lose, entries},
+		{"FDB entry of the bridge", ns + "bridge fdb del " + b.MAC + " dev vxlan0 master", entries},
 		{"neighbour", ns + "ip neigh del " + b.Address.Addr().String() + " dev br0", ns + "ip neigh show dev br0 nud permanent | sort"},
 		{"address of an endpoint", ens + "ip addr del " + a.Address.String() + " dev eth0", ens + "ip -o -4 addr show dev eth0; " + ens + "ip route show default"},
 		{"default route of an endpoint", ens + "ip route del default", ens + "ip route show default"},
@@ -38,18 +51,31 @@ func TestRepair(t *testing.T) {
 		{"bridge port flags", ns + "bridge link set dev " + veth + " learning on locked off", ns + "bridge -d link show dev " + veth},
 		{"link down", ns + "ip link set " + veth + " down", ns + "ip -o link show dev " + veth + " up"},
 		{"MTU", ns + "ip link set " + veth + " mtu 1300", ns + "ip -o link show dev " + veth},
-		{"stray FDB entry", ns + "bridge fdb add 02:99:99:99:99:99 dev vxlan0 self dst 100.64.9.9", ns + "bridge fdb show dev vxlan0 | sort"},
+		{"stray FDB entry", stray, entries},
 	} {
 		t.Run(d.name, func(t *testing.T) { w.repair(t, d.hurt, d.look, c.Address.Addr().String(), true) })
 	}
+	var n2 api.Node
+	w.weftJSON(&n2, "n1", "node", "inspect", "n2")
+	wg, peer, device := "ip netns exec weft-t wg ", n2.WireGuard[0], kstate.WGName(1)
+	peers := wg + "show " + device + " allowed-ips | sort; " + wg + "show " + device + " listen-port; " + wg + "show " + device +
+		" public-key; ip netns exec weft-t ip -o link show up | cut -d: -f2 | sort; ip netns exec weft-t ip route | sort"
 	for _, d := range []struct{ name, hurt, look string }{
+		{"WireGuard peer", wg + "set " + device + " peer " + peer + " remove", peers},
+		{"WireGuard allowed addresses", wg + "set " + device + " peer " + peer + " allowed-ips 100.64.9.9/32", peers},
+		{"WireGuard stray peer", "wg genkey | wg pubkey > /run/stray; " + wg + "set " + device + " peer $(cat /run/stray)", peers},
+		{"WireGuard port", wg + "set " + device + " listen-port 51999", peers},
+		{"WireGuard key", "wg genkey > /run/stray; " + wg + "set " + device + " private-key /run/stray", peers},
+		{"WireGuard link down", "ip netns exec weft-t ip link set " + device + " down", peers},
+		{"WireGuard link", "ip netns exec weft-t ip link del " + device, peers},
 		{"gateway address", ns + "ip addr del " + n.Gateway.String() + "/24 dev br0", ns + "ip -o -4 addr show dev br0"},
-		{"VXLAN device", ns + "ip link del vxlan0", ns + links + "; " + ns + "bridge fdb show dev vxlan0 | grep -v permanent | sort"},
+		{"VXLAN device", ns + "ip link del vxlan0", ns + links + "; " + entries},
 		{"bridge", ns + "ip link del br0", ns + links},
 		{"route to a VTEP", "ip netns exec weft-t ip route del " + w.vtep("n2").String(), "ip netns exec weft-t ip route | sort"},
 		{"VTEP address", "ip netns exec weft-t ip addr del " + w.vtep("n1").String() + "/32 dev lo", "ip netns exec weft-t ip -o addr show dev lo; ip netns exec weft-t ip route | sort"},
 		{"fence of the transit namespace", "ip netns exec weft-t nft flush chain inet weft input", "ip netns exec weft-t nft -s list chain inet weft input"},
 		{"fence member", "ip netns exec weft-t nft flush set inet weft members", "ip netns exec weft-t nft -s list set inet weft members | tr ',' '\\n' | grep -c '100.64'"},
+		{"whole ruleset", "nft flush ruleset", "nft -s list table inet weft | grep -c rule; nft -s list chain inet weft forward"},
 		{"whole host table", "nft delete table inet weft", "nft -s list table inet weft | grep -c rule; nft -s list chain inet weft forward"},
 	} {
 		t.Run(d.name, func(t *testing.T) { w.repair(t, d.hurt, d.look, c.Address.Addr().String(), false) })

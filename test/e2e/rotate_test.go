@@ -18,14 +18,17 @@ import (
 	"weft/pkg/lab"
 )
 
+// twoDevices is the backend of the labs that change keys: the engine's own data path runs on one device.
+const twoDevices = "engine-tun"
+
 func (w *world) keyStatus(host string) (k api.KeyStatus) {
 	w.t.Helper()
 	w.weftJSON(&k, host, "key", "status")
 	return k
 }
 
-// settled waits until every node is done with its change, at one generation.
-func (w *world) settled(limit time.Duration, generation int) {
+// rotated waits until every node is done with its change, at one generation.
+func (w *world) rotated(limit time.Duration, generation int) {
 	w.t.Helper()
 	for _, n := range w.Nodes() {
 		w.eventually(limit, fmt.Sprintf("keys of %s at generation %d", n, generation), func() error {
@@ -57,7 +60,7 @@ func (w *world) pairOn(name string) (to string) {
 // TestRotation changes the keys of every node, twice, so that both devices are the new one once, under 1,000 pings at
 // 5 ms and a TCP stream. Nothing may be lost, and nothing of the old keys may stay.
 func TestRotation(t *testing.T) {
-	w := ownWorld(t, lab.Options{})
+	w := ownWorld(t, lab.Options{Backend: twoDevices})
 	to := w.pairOn("rot")
 	start := func() *traffic { return w.startTraffic("n1", "rot-a", "n2", "rot-b", to, 1000) }
 	generation := 1
@@ -65,7 +68,7 @@ func TestRotation(t *testing.T) {
 		w.hitless(t, "rotation begun on "+host, 1000, start, func() {
 			w.weft(host, "key", "rotate")
 			generation++
-			w.settled(30*time.Second, generation)
+			w.rotated(30*time.Second, generation)
 		})
 		for _, n := range w.Nodes() {
 			if now, want := w.devices(n), kstate.WGName(generation); now != want {
@@ -106,7 +109,7 @@ func TestRotationCrash(t *testing.T) {
 	void := buildVoid(t)
 	for _, step := range []string{"keys", "state", "saved", "device", "removed"} {
 		t.Run(step, func(t *testing.T) {
-			w := ownWorld(t, lab.Options{Nodes: 2, Weft: void})
+			w := ownWorld(t, lab.Options{Backend: twoDevices, Nodes: 2, Weft: void})
 			to := w.pairOn("crash")
 			start := func() *traffic { return w.startTraffic("n1", "crash-a", "n2", "crash-b", to, 1600) }
 			generation := 1
@@ -127,7 +130,7 @@ func TestRotationCrash(t *testing.T) {
 					w.eventually(10*time.Second, "n1 joined", func() error { _, err := w.try("n1", "weft", "key", "rotate"); return err })
 				}
 				generation++
-				w.settled(30*time.Second, generation)
+				w.rotated(30*time.Second, generation)
 			})
 			if now, want := w.devices("n1"), kstate.WGName(generation); now != want {
 				t.Errorf("devices of n1: %q, want %q", now, want)
@@ -139,7 +142,7 @@ func TestRotationCrash(t *testing.T) {
 // TestRotationOffline stops the agent of n3, whose kernel goes on, during a rotation: nobody may drop what carries its
 // traffic. When the agent is back it moves as well.
 func TestRotationOffline(t *testing.T) {
-	w := ownWorld(t, lab.Options{})
+	w := ownWorld(t, lab.Options{Backend: twoDevices})
 	n := w.network("off", "--encrypted")
 	w.endpoint("n1", n.Name, "off-a")
 	b := w.endpoint("n3", n.Name, "off-b")
@@ -158,7 +161,7 @@ func TestRotationOffline(t *testing.T) {
 		}
 		w.startAgent("n3")
 		generation++
-		w.settled(30*time.Second, generation)
+		w.rotated(30*time.Second, generation)
 	})
 	if p := w.ping("n1", "off-a", to, 20, 10*time.Millisecond, 84); p.Received != 20 {
 		t.Errorf("afterwards: %+v", p)
@@ -167,11 +170,11 @@ func TestRotationOffline(t *testing.T) {
 
 // TestRotationMany rotates often: nothing may be left over.
 func TestRotationMany(t *testing.T) {
-	w := ownWorld(t, lab.Options{Nodes: 2})
+	w := ownWorld(t, lab.Options{Backend: twoDevices, Nodes: 2})
 	const times = 12
 	for i := range times {
 		w.weft([]string{"n1", "n2"}[i%2], "key", "rotate")
-		w.settled(30*time.Second, i+2)
+		w.rotated(30*time.Second, i+2)
 	}
 	for _, n := range w.Nodes() {
 		if got, want := w.devices(n), kstate.WGName(times+1); got != want {
@@ -189,7 +192,7 @@ func TestRotationMany(t *testing.T) {
 // TestRotationPortClosed closes the second port of n1: its change is abandoned and the old keys stay, while the others wait
 // for it on both; once the port is open they finish together.
 func TestRotationPortClosed(t *testing.T) {
-	w := ownWorld(t, lab.Options{})
+	w := ownWorld(t, lab.Options{Backend: twoDevices})
 	to := w.pairOn("shut")
 	w.run("n1", "nft", `table inet shut { chain in { type filter hook input priority -200; udp dport 51821 drop; }; chain out { type filter hook output priority -200; udp dport 51821 drop; }; }`)
 	start := func() *traffic { return w.startTraffic("n1", "shut-a", "n2", "shut-b", to, 14500) }
@@ -213,7 +216,7 @@ func TestRotationPortClosed(t *testing.T) {
 	})
 	w.run("n1", "nft", "delete", "table", "inet", "shut")
 	w.weft("n1", "key", "rotate")
-	w.settled(30*time.Second, w.keyStatus("n1").Generation)
+	w.rotated(30*time.Second, w.keyStatus("n1").Generation)
 }
 
 // TestPresharedChange changes the cluster secret, and with it every preshared key, and goes on until WireGuard has made new
@@ -227,7 +230,7 @@ func TestPresharedChange(t *testing.T) {
 		}
 	}
 	put("a")
-	w := ownWorld(t, lab.Options{Nodes: 2, ConfigExtra: "trust:\n  secret_file: " + secret + "\n"})
+	w := ownWorld(t, lab.Options{Backend: twoDevices, Nodes: 2, ConfigExtra: "trust:\n  secret_file: " + secret + "\n"})
 	to := w.pairOn("psk")
 	psk := func() string {
 		return w.run("n1", "sh", "-c", `ip netns exec weft-t wg show all preshared-keys | cut -f3 | sha256sum`)

@@ -20,7 +20,8 @@ const toolEnv = "WEFT_E2E_TOOL"
 
 // toolMain runs the tool that args name and prints its result as JSON.
 func toolMain(args []string) int {
-	tools := map[string]func([]string) (any, error){"ping": toolPing, "listen": toolListen, "send": toolSend, "frame": toolFrame, "links": toolLinks, "monitor": toolMonitor, "sink": toolSink, "stream": toolStream, "kv": toolKV}
+	tools := map[string]func([]string) (any, error){"ping": toolPing, "listen": toolListen, "send": toolSend, "frame": toolFrame, "links": toolLinks, "monitor": toolMonitor,
+		"sink": toolSink, "stream": toolStream, "drain": toolDrain, "flow": toolFlow, "kv": toolKV}
 	if len(args) == 0 || tools[args[0]] == nil {
 		fmt.Fprintln(os.Stderr, "e2e tool: unknown", args)
 		return 2
@@ -179,7 +180,7 @@ func ping(c net.PacketConn, to *net.IPAddr, count int, interval time.Duration, s
 		}
 		<-tick.C
 	}
-	time.Sleep(max(500*time.Millisecond, interval))
+	time.Sleep(max(slow(500*time.Millisecond), interval))
 	if err := c.Close(); err != nil {
 		return p, err
 	}
@@ -271,7 +272,12 @@ func toolSend(args []string) (any, error) {
 			return nil, err
 		}
 	}
-	c, err := net.Dial("udp4", args[0])
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		var serr error
+		err := raw.Control(func(fd uintptr) { serr = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_BROADCAST, 1) })
+		return errors.Join(err, serr)
+	}}
+	c, err := d.Dial("udp4", args[0])
 	if err != nil {
 		return nil, err
 	}

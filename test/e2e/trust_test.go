@@ -145,7 +145,7 @@ func TestClusterSecret(t *testing.T) {
 	if err := os.WriteFile(dir+"/secret", []byte(strings.Repeat("a secret of the cluster ", 3)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := ownWorld(t, lab.Options{NoAgents: true, ConfigExtra: "trust:\n  secret_file: " + dir + "/secret\n"})
+	w := ownWorld(t, lab.Options{Backend: twoDevices, NoAgents: true, ConfigExtra: "trust:\n  secret_file: " + dir + "/secret\n"})
 	conf := w.Dir() + "/n3/weft.yaml"
 	text, err := os.ReadFile(conf)
 	if err != nil {

@@ -24,6 +24,8 @@ type Backend struct {
 	// none and gives a path that does not exist.
 	NewNetNS  func(id string) (path string, err error)
 	DropNetNS func(id string)
+	// Broken is what a check of any endpoint finds.
+	Broken []string
 	// Hook, when set, runs before every call with its name; its error is the call's.
 	Hook func(ctx context.Context, call string) error
 

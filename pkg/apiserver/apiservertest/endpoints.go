@@ -51,6 +51,9 @@ func (b *Backend) Attach(ctx context.Context, spec api.AttachSpec, peer apiserve
 		return api.Attachment{}, api.Errorf(api.NotFound, "no network %q: see weft network ls", spec.Network)
 	}
 	n := b.networks[i]
+	if i := b.endpoint(spec.ID); i >= 0 && spec.Exclusive {
+		return api.Attachment{}, api.Errorf(api.Conflict, "endpoint %s exists already on network %s", spec.ID, b.endpoints[i].Network)
+	}
 	b.counter++
 	id := cmp.Or(spec.ID, fmt.Sprintf("%012x", b.counter))
 	addr := n.Gateway
@@ -60,7 +63,7 @@ func (b *Backend) Attach(ctx context.Context, spec api.AttachSpec, peer apiserve
 	a := api.Attachment{
 		ID: overlay.EndpointID(id), Name: cmp.Or(spec.Name, id), Network: n.Name,
 		Address: netip.PrefixFrom(addr, n.Subnets[0].Bits()), MAC: fmt.Sprintf("02:00:00:00:00:%02x", b.counter),
-		MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway},
+		MTU: n.MTU, Gateway: n.Gateway, DNS: []netip.Addr{n.Gateway}, DefaultRoute: !n.Internal,
 		NetNS: cmp.Or(spec.NetNS, "/run/netns/absent-"+id),
 	}
 	if spec.NewNetNS && b.NewNetNS != nil {
@@ -75,7 +78,8 @@ func (b *Backend) Attach(ctx context.Context, spec api.AttachSpec, peer apiserve
 	}
 	b.endpoints = append(b.endpoints, api.Endpoint{
 		ID: a.ID, Name: a.Name, Network: n.Name, Node: "n1", Address: addr, MAC: a.MAC, Service: service,
-		Services: spec.Services, Local: true, NetNS: a.NetNS, DNS: a.DNS, PID: spec.PID, State: "up",
+		Services: spec.Services, Local: true, NetNS: a.NetNS, DNS: a.DNS, PID: spec.PID, State: "up", Owner: spec.Owner,
+		IfName: cmp.Or(spec.IfName, "eth0"),
 	})
 	if b.peers == nil {
 		b.peers = map[string]apiserver.Peer{}
@@ -107,6 +111,12 @@ func (b *Backend) Detach(ctx context.Context, ref string) error {
 	}
 	b.endpoints = slices.Delete(b.endpoints, i, i+1)
 	return nil
+}
+
+// CheckEndpoint implements apiserver.Checks: the problems are those in Broken.
+func (b *Backend) CheckEndpoint(ctx context.Context, ref string) (api.Check, error) {
+	e, err := b.Endpoint(ctx, ref)
+	return api.Check{Endpoint: e, Problems: b.Broken}, err
 }
 
 // SetProcess implements apiserver.Processes.
