@@ -204,12 +204,8 @@ func TestRotationPortClosed(t *testing.T) {
 			}
 			return nil
 		})
-		if err := named(w.status("n1"), "abandoned"); err != nil {
-			t.Error(err)
-		}
-		if err := named(w.status("n2"), "waits for n1"); err != nil {
-			t.Error(err)
-		}
+		w.eventually(10*time.Second, "n1 says so", func() error { return named(w.status("n1"), "abandoned") })
+		w.eventually(10*time.Second, "n2 says for whom it waits", func() error { return named(w.status("n2"), "waits for n1") })
 		if now := w.devices("n2"); now != "weftwg0 weftwg1" {
 			t.Errorf("n2 has %q while it waits", now)
 		}
