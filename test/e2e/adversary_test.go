@@ -453,6 +453,13 @@ func TestAdversaryVoid(t *testing.T) {
 	advWorld(w)
 	a := newAdversary(w)
 	data := filepath.Join(w.Dir(), "n1", "data")
+	// The others would write their records again as soon as they see another revision, and sometimes be quicker than n1.
+	for _, n := range []string{"n2", "n3"} {
+		if err := w.StopAgent(context.Background(), n, unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { w.startAgentOnly(n) })
+	}
 	for _, at := range attacks(a) {
 		if at.without == "" {
 			continue

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -32,8 +33,13 @@ func (w *world) rotated(limit time.Duration, generation int) {
 	w.t.Helper()
 	for _, n := range w.Nodes() {
 		w.eventually(limit, fmt.Sprintf("keys of %s at generation %d", n, generation), func() error {
-			if k := w.keyStatus(n); k.Changing || k.Generation != generation {
-				return fmt.Errorf("%+v", k)
+			out, err := w.try(n, "weft", "key", "status", "-o", "json")
+			if err != nil {
+				return err
+			}
+			var k api.KeyStatus
+			if err := json.Unmarshal([]byte(out), &k); err != nil || k.Changing || k.Generation != generation {
+				return fmt.Errorf("%s, %v", out, err)
 			}
 			return nil
 		})
