@@ -68,9 +68,7 @@ func TestRevocation(t *testing.T) {
 	}
 	w.kvDel("trust/revoked/")
 	for _, n := range []string{"n1", "n2"} {
-		if err := w.StartAgent(context.Background(), n); err != nil {
-			t.Fatal(err)
-		}
+		w.startAgentOnly(n)
 	}
 	w.eventually(20*time.Second, "revocation is put back", func() error {
 		if len(w.kvList("trust/revoked/")) == 0 {
@@ -108,18 +106,14 @@ func TestJoinToken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := w.StartAgent(context.Background(), "n3"); err != nil {
-		t.Fatal(err)
-	}
+	w.startAgentOnly("n3")
 	w.eventually(20*time.Second, "n3 let in", func() error {
 		if !w.hasPeer("n1", "n3") || !w.hasPeer("n2", "n3") {
 			return fmt.Errorf("%+v", w.status("n1").Problems)
 		}
 		return nil
 	})
-	if err := w.StartAgent(context.Background(), "n4"); err != nil {
-		t.Fatal(err)
-	}
+	w.startAgentOnly("n4")
 	w.eventually(20*time.Second, "n4 says why", func() error { return named(w.status("n4"), "uses are taken") })
 	if w.hasPeer("n1", "n4") {
 		t.Error("a second node came in by a token for one")
