@@ -25,6 +25,7 @@ const (
 	leasesDir    = "leases"
 	endpointsDir = "endpoints"
 	revsDir      = "revs"
+	kemDir       = "kem"
 	// nodesRev is why no network may be called "nodes": revs/nodes/ holds the revisions of node records.
 	nodesRev = "nodes"
 )
@@ -64,6 +65,12 @@ func NodeRevPath(node string) string { return NodeRevsDir + "/" + node }
 
 // RecallPath asks the nodes on a network for their spare addresses.
 func RecallPath(network string) string { return RecallDir + "/" + network }
+
+// KEMDir holds what other nodes encapsulated to a node, one key per sender.
+func KEMDir(to string) string { return kemDir + "/" + to }
+
+// KEMPath is what from encapsulated to the node to.
+func KEMPath(to, from string) string { return KEMDir(to) + "/" + from }
 
 // name is what one element of a path may look like: Docker's grammar for names, at most 128 bytes.
 var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)

@@ -47,6 +47,14 @@ func TestSecretsNeverPrint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kem, err := KEMPrivateFrom(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := ClusterSecretFrom(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
 	type exported struct {
 		Priv PrivateKey
 		PSK  *PresharedKey
@@ -70,6 +78,10 @@ func TestSecretsNeverPrint(t *testing.T) {
 		"preshared pointer":  &psk,
 		"identity":           id,
 		"identity pointer":   &id,
+		"KEM":                kem,
+		"KEM pointer":        &kem,
+		"cluster secret":     cluster,
+		"cluster pointer":    &cluster,
 		"slice":              list,
 		"map":                byName,
 		"exported fields":    exported{priv, &psk, list, byName, priv},
@@ -105,7 +117,7 @@ func TestSecretsNeverPrint(t *testing.T) {
 			check(t, "slog", buf.String())
 		})
 	}
-	for _, v := range []any{priv, psk, id, PrivateKey{}, PresharedKey{}, Identity{}} {
+	for _, v := range []any{priv, psk, id, kem, cluster, PrivateKey{}, PresharedKey{}, Identity{}, KEMPrivate{}, ClusterSecret{}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			if got := fmt.Sprintf(verb, v); got != redacted {
 				t.Errorf("%s of %T = %q, want %q", verb, v, got, redacted)

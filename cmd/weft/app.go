@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -23,7 +24,8 @@ type app struct {
 	stderr    io.Writer
 	resolvDir string // for the resolv.conf of a started program, see spawn.go
 
-	socket string // --socket
+	socket string        // --socket
+	lines  *bufio.Reader // of stdin, once something was asked
 }
 
 // main runs one command line, without the program's name, and returns the exit code.
@@ -55,7 +57,8 @@ func (a *app) command() *cobra.Command {
 	root.AddCommand(
 		a.networkCommand(), a.runCommand(), a.execCommand(), a.attachCommand(), a.detachCommand(), a.drainCommand(),
 		a.endpointCommand(), a.serviceCommand(), a.dnsCommand(),
-		a.nodeCommand(), a.cniCommand(), a.netnsCommand(), a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
+		a.nodeCommand(), a.cniCommand(), a.netnsCommand(), a.keyCommand(), a.trustCommand(),
+		a.statusCommand(), a.leaveCommand(), a.planCommand(), a.versionCommand(),
 		a.internalEnterCommand(), engineCommand(), engineCallCommand(),
 		newAgentCommand(), newConfigCommand(), newLabCommand(), completionCommand(),
 	)

@@ -95,7 +95,10 @@ func helpText(cmd *cobra.Command, full bool) string {
 	if about == "" {
 		about = cmd.Short
 	}
-	fmt.Fprintf(&b, "%s\n\nUsage: %s\n", wrap(strings.TrimSpace(about)), cmd.UseLine())
+	b.WriteString(wrap(strings.TrimSpace(about)) + "\n")
+	if cmd.HasParent() { // the first page has no line to spare
+		b.WriteString("\nUsage: " + cmd.UseLine() + "\n")
+	}
 	flags := flagList(cmd)
 	switch {
 	case len(commandNames(cmd)) > 0:
@@ -233,8 +236,8 @@ func helpCommand() *cobra.Command {
 // completionCommand prints what a shell loads.
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
-		Hidden: true, // one line of help less: it is found where it is needed, in docs/install.md
 		Use:    "completion bash|zsh|fish",
+		Hidden: true, // the page of all commands is one screen
 		Short:  "Print a shell completion script",
 		Long: "Print the script that lets a shell complete weft's commands, flags and the names of networks,\n" +
 			"endpoints and nodes.",

@@ -14,7 +14,7 @@ import (
 func (a *app) nodeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "node COMMAND",
-		Short:   "List, inspect and remove the cluster's nodes",
+		Short:   "List, inspect, remove and forget the cluster's nodes",
 		Example: "weft node ls\nweft node inspect n2\nweft node rm n3",
 	}
 	cmd.AddCommand(a.nodeListCommand(), a.nodeInspectCommand(), &cobra.Command{
@@ -25,6 +25,17 @@ func (a *app) nodeCommand() *cobra.Command {
 		ValidArgsFunction: a.complete(nodeNames),
 		RunE: func(cmd *cobra.Command, got []string) error {
 			return a.client().RemoveNode(cmd.Context(), got[0])
+		},
+	}, &cobra.Command{
+		Use:   "forget NODE",
+		Short: "Believe the next identity that comes under a node's name",
+		Long: `Drop the identity that this node's agent has pinned for a node's name: the next one that comes under it is believed, as
+if it were the first. Run it on every node that refuses a node that was set up anew, after making sure that it is yours.`,
+		Args:              args("NODE"),
+		Example:           "weft node forget n3",
+		ValidArgsFunction: a.complete(nodeNames),
+		RunE: func(cmd *cobra.Command, got []string) error {
+			return a.client().ForgetNode(cmd.Context(), got[0])
 		},
 	})
 	return cmd

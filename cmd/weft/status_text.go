@@ -51,6 +51,11 @@ func writeStatus(w io.Writer, st api.Status, p paint) {
 	}
 	r := st.Reconcile
 	fmt.Fprintf(w, "loop\t%d passes, %d changes applied, %d failed%s\n", r.Passes, r.Applied, r.Failed, lastChange(r.LastChange))
+	if k := st.Keys; k.Changing {
+		fmt.Fprintf(w, "keys\t%s\n", p(yellow, fmt.Sprintf("moving from generation %d to %d, %d of %d peers moved", k.From, k.Generation, carriedBy(k), len(st.Peers))))
+	} else if k.Generation > 0 {
+		fmt.Fprintf(w, "keys\tgeneration %d%s\n", k.Generation, since(k.Since))
+	}
 	if r.Frozen != "" {
 		fmt.Fprintf(w, "frozen\t%s\n", p(yellow, "nothing is removed: "+r.Frozen))
 	}
@@ -67,6 +72,23 @@ func writeStatus(w io.Writer, st api.Status, p paint) {
 	for _, pr := range st.Problems {
 		fmt.Fprintf(w, "%s: %s\n", pr.Subject, pr.Message)
 	}
+}
+
+// carriedBy counts the peers that the newer generation carries.
+func carriedBy(k api.KeyStatus) (n int) {
+	for _, g := range k.Carried {
+		if g == k.Generation {
+			n++
+		}
+	}
+	return n
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return ", since " + age(max(0, time.Since(t).Seconds()))
 }
 
 func writeDrops(w io.Writer, drops map[string]uint64, p paint) {

@@ -148,3 +148,13 @@ func decode(s string) (b [keys.Size]byte, err error) {
 	}
 	return [keys.Size]byte(raw), nil
 }
+
+// ReadSecret reads a small file that only its owner may touch, as a cluster secret, a token or a signer's key: one that
+// others can read is refused with an os.ErrPermission that says how to mend it.
+func ReadSecret(path string) ([]byte, error) {
+	data, err := readPrivate(path)
+	if err != nil {
+		return nil, fmt.Errorf("read secret: %w", err)
+	}
+	return data, nil
+}

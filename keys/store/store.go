@@ -19,12 +19,16 @@ const (
 	// identityPrefix stands before the base64 seed, so that an identity is never taken for a WireGuard key.
 	identityPrefix  = "ed25519 "
 	wireguardPrefix = "wg-"
+	kemPrefix       = "kem-"
+	secretPrefix    = "secret-"
+	pairsPrefix     = "pairs-"
 	keySuffix       = ".key"
-	// maxKeyFile in bytes is far above any key file.
-	maxKeyFile = 4096
+	// maxKeyFile in bytes is far above any key file: the pairs of 2,000 nodes are half of it.
+	maxKeyFile = 1 << 20
 )
 
-// Store is a directory of private keys: identity.key and wg-<generation>.key. A key is made when it is first asked
+// Store is a directory of private keys: identity.key and, for each WireGuard generation, wg-<generation>.key, kem-,
+// secret- and pairs-<generation>.key. A key is made when it is first asked
 // for and never overwritten; a file that is there but is not a proper key is an error, not a reason for a new one.
 // Safe for concurrent use, also by several processes.
 type Store struct {
@@ -75,7 +79,7 @@ func (s *Store) WireGuard(generation int) (keys.PrivateKey, error) {
 	if generation < 1 {
 		return keys.PrivateKey{}, fmt.Errorf("load WireGuard key: generation %d is below 1", generation)
 	}
-	return loadOrMake(s, wireguardFile(generation), format[keys.PrivateKey]{
+	return loadOrMake(s, generationFile(wireguardPrefix, generation), format[keys.PrivateKey]{
 		what:   "WireGuard key",
 		make:   keys.NewPrivateKey,
 		encode: func(k keys.PrivateKey) string { return encode(k.Reveal()) },
@@ -83,7 +87,7 @@ func (s *Store) WireGuard(generation int) (keys.PrivateKey, error) {
 	})
 }
 
-// Generations lists the WireGuard generations that have a key, ascending.
+// Generations lists the generations that have a file, ascending.
 func (s *Store) Generations() ([]int, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -96,21 +100,25 @@ func (s *Store) Generations() ([]int, error) {
 		}
 	}
 	slices.SortFunc(out, cmp.Compare[int]) // by number: the directory orders wg-10 before wg-9
-	return out, nil
+	return slices.Compact(out), nil
 }
 
-// RemoveWireGuard deletes a generation's key for good; one that is not there is no error.
-func (s *Store) RemoveWireGuard(generation int) error {
+// RemoveGeneration deletes all keys of a generation for good; one that is not there is no error. What was said under
+// them cannot be read any more by whoever takes the disk later.
+func (s *Store) RemoveGeneration(generation int) error {
 	unlock, err := s.lock()
 	if err != nil {
-		return fmt.Errorf("remove WireGuard key: %w", err)
+		return fmt.Errorf("remove keys of generation %d: %w", generation, err)
 	}
 	defer unlock()
-	err = os.Remove(filepath.Join(s.dir, wireguardFile(generation)))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove WireGuard key: %w", err)
+	var errs []error
+	for _, prefix := range generationPrefixes {
+		err := os.Remove(filepath.Join(s.dir, generationFile(prefix, generation)))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("remove keys of generation %d: %w", generation, err))
+		}
 	}
-	return syncDir(s.dir)
+	return errors.Join(append(errs, syncDir(s.dir))...)
 }
 
 // format is how one kind of key is made and written; the text has no line break, the file ends with one.
@@ -196,13 +204,21 @@ func isKeyFile(name string) bool {
 	return ok || name == identityFile
 }
 
-func wireguardFile(generation int) string {
-	return wireguardPrefix + strconv.Itoa(generation) + keySuffix
+// generationPrefixes begin the names of a generation's files; what the others are for is worthless without the first.
+var generationPrefixes = []string{wireguardPrefix, kemPrefix, secretPrefix, pairsPrefix}
+
+func generationFile(prefix string, generation int) string {
+	return prefix + strconv.Itoa(generation) + keySuffix
 }
 
 func generationOf(name string) (int, bool) {
-	digits, ok1 := strings.CutPrefix(name, wireguardPrefix)
-	digits, ok2 := strings.CutSuffix(digits, keySuffix)
-	n, err := strconv.Atoi(digits)
-	return n, ok1 && ok2 && err == nil && n >= 1 && wireguardFile(n) == name
+	for _, prefix := range generationPrefixes {
+		digits, ok1 := strings.CutPrefix(name, prefix)
+		digits, ok2 := strings.CutSuffix(digits, keySuffix)
+		n, err := strconv.Atoi(digits)
+		if ok1 && ok2 && err == nil && n >= 1 && generationFile(prefix, n) == name {
+			return n, true
+		}
+	}
+	return 0, false
 }

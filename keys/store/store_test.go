@@ -103,7 +103,7 @@ func TestGenerations(t *testing.T) {
 	check(2, 9, 10)
 	old := wireguard(t, s, 9)
 	for range 2 { // absent is fine
-		if err := s.RemoveWireGuard(9); err != nil {
+		if err := s.RemoveGeneration(9); err != nil {
 			t.Fatal(err)
 		}
 	}

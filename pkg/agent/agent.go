@@ -27,6 +27,7 @@ import (
 	"weft/pkg/ledger"
 	"weft/pkg/netns"
 	"weft/pkg/overlay"
+	"weft/pkg/plan"
 	"weft/pkg/reconcile"
 	"weft/pkg/wireguard"
 )
@@ -56,7 +57,8 @@ type Agent struct {
 	lock     *os.File
 	keys     *store.Store
 	identity keys.Identity
-	wgKey    keys.PrivateKey
+	ring     *keyring
+	policy   ledger.Policy
 	under    underlay
 	backend  wireguard.Backend
 	kernel   *kernel.Kernel
@@ -73,6 +75,10 @@ type Agent struct {
 	watchKick   chan struct{}
 	saveKick    chan struct{}
 	assertKick  chan struct{}
+	rotateKick  chan struct{}
+	pairKick    chan struct{}
+	trustKick   chan struct{}
+	claimKick   chan struct{}
 	ledgerKick  chan struct{}
 
 	// consulAway says that Consul's local agent answers, but not its servers.
@@ -89,6 +95,8 @@ type Agent struct {
 	pools   map[string]*pool
 	// synced holds, per own path, the revision that Consul is known to hold.
 	synced map[string]uint64
+	// readAt holds, per path, the revision at which a record was read last, refused or not.
+	readAt map[string]uint64
 	// delivered says which sources have delivered once since the agent started.
 	delivered map[string]bool
 	watches   map[string]*netWatch
@@ -96,14 +104,19 @@ type Agent struct {
 	paths     map[string]path   // what the last probe found, by node
 	notes     map[string]string // standing problems of the agent itself, by subject
 	trouble   []overlay.Problem // found while reconciling
-	goodbye   bool              // the records say that this node leaves; the data path still stands
-	leaving   bool              // the data path is to be taken down
-	leftAt    time.Time
-	purge     bool
-	holdUntil time.Time     // no new leases before
-	published chan struct{} // closed and replaced after each publication
-	joined    bool
-	poolRun   func(*pool) // starts a pool's maintenance; set by Run
+	// leases holds the ages of the leases that disputed claims rest on.
+	leases map[plan.Claim]uint64
+	// carried says which key generation carries the traffic to each peer; rotateAsked that a change of keys is to begin.
+	carried     map[string]int
+	rotateAsked bool
+	goodbye     bool // the records say that this node leaves; the data path still stands
+	leaving     bool // the data path is to be taken down
+	leftAt      time.Time
+	purge       bool
+	holdUntil   time.Time     // no new leases before
+	published   chan struct{} // closed and replaced after each publication
+	joined      bool
+	poolRun     func(*pool) // starts a pool's maintenance; set by Run
 	// hostAsked is when the host was first asked about a network that it has no endpoints on.
 	hostAsked map[string]time.Time
 	// dead are the nodes that are left out of the names; replaced, never changed.
@@ -136,9 +149,11 @@ func New(ctx context.Context, opt Options) (*Agent, error) {
 		return nil, fmt.Errorf("%w: set node_name", err)
 	}
 	opt.Config.NodeName = overlay.CanonicalName(opt.Config.NodeName)
-	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, delivered: map[string]bool{},
-		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, following: map[string]int{}, floors: map[string]uint64{}, hostAsked: map[string]time.Time{}, checkOutput: map[overlay.EndpointID]string{}, catalogKick: make(chan struct{}, 1), publishKick: make(chan struct{}, 1),
-		watchKick: make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), ledgerKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
+	a := &Agent{opt: opt, log: opt.Log, pools: map[string]*pool{}, synced: map[string]uint64{}, readAt: map[string]uint64{}, delivered: map[string]bool{},
+		watches: map[string]*netWatch{}, notes: map[string]string{}, paths: map[string]path{}, following: map[string]int{}, floors: map[string]uint64{}, hostAsked: map[string]time.Time{}, checkOutput: map[overlay.EndpointID]string{}, catalogKick: make(chan struct{}, 1),
+		publishKick: make(chan struct{}, 1),
+		watchKick:   make(chan struct{}, 1), saveKick: make(chan struct{}, 1), assertKick: make(chan struct{}, 1), ledgerKick: make(chan struct{}, 1), rotateKick: make(chan struct{}, 1),
+		pairKick: make(chan struct{}, 1), trustKick: make(chan struct{}, 1), claimKick: make(chan struct{}, 1), left: make(chan struct{}), published: make(chan struct{})}
 	a.cfg.Store(&opt.Config)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -161,17 +176,28 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.lock, err = lockDir(cfg.DataDir); err != nil {
 		return err
 	}
-	if err := a.openKeys(cfg); err != nil {
-		return err
-	}
 	if a.state, err = loadState(cfg.DataDir, cfg.NodeName); err != nil {
 		return err
 	}
-	if a.ledger, err = loadLedger(cfg.DataDir, a.log); err != nil {
+	if a.state.Keys.Since.IsZero() {
+		a.state.Keys.Since = time.Now().UTC()
+	}
+	if err := a.openKeys(cfg); err != nil {
+		return err
+	}
+	if a.policy, err = trustPolicy(cfg.Trust); err != nil {
+		return err
+	}
+	a.policy.Self = a.identity.Public()
+	voidChecks(cfg.DataDir)
+	if a.ledger, err = loadLedger(cfg.DataDir, a.policy, a.log); err != nil {
 		return err
 	}
 	if a.ledger != nil && a.ledger.Cluster() != a.state.Cluster {
 		a.ledger = nil
+	}
+	if a.ledger != nil {
+		a.ledger.Self(cfg.NodeName, a.identity.Public())
 	}
 	if a.under, err = findUnderlay(cfg.Advertise); err != nil {
 		return err
@@ -191,15 +217,26 @@ func (a *Agent) open(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) openKeys(cfg config.Config) (err error) {
+// openKeys loads the keys of the live generations, or makes the first ones. Those of generations that are not live are
+// what a crash during a change of keys left.
+func (a *Agent) openKeys(cfg config.Config) error {
+	secret, err := readSecret(cfg.Trust.SecretFile)
+	if err != nil {
+		return err
+	}
 	if a.keys, err = store.Open(filepath.Join(cfg.DataDir, "keys")); err != nil {
 		return err
 	}
 	if a.identity, err = a.keys.Identity(); err != nil {
 		return err
 	}
-	a.wgKey, err = a.keys.WireGuard(1)
-	return err
+	a.ring = newKeyring(a.keys)
+	for _, g := range a.state.Keys.Live {
+		if err := a.ring.load(g, secret); err != nil {
+			return err
+		}
+	}
+	return a.ring.keep(a.state.Keys.Live)
 }
 
 func (a *Agent) openKernel(ctx context.Context, cfg config.Config) (err error) {
@@ -208,9 +245,7 @@ func (a *Agent) openKernel(ctx context.Context, cfg config.Config) (err error) {
 		return err
 	}
 	a.log.Info("wireguard backend chosen", "backend", a.backend.Name())
-	kcfg := kernel.Config{Log: a.log, Backend: a.backend, Keyring: func(k keys.PublicKey) (keys.PrivateKey, bool) {
-		return a.wgKey, a.wgKey.Public() == k
-	}}
+	kcfg := kernel.Config{Log: a.log, Backend: a.backend, Keyring: a.ring.private, PSK: a.ring.preshared}
 	if a.backend.Name() == wireguard.EngineName {
 		a.engine = control.NewClient(kstate.WGName(1))
 		kcfg.Overlay = a.engine
@@ -245,8 +280,8 @@ func (a *Agent) Close() error {
 
 // Run runs the agent until ctx ends or the node has left. The data path outlives it.
 func (a *Agent) Run(ctx context.Context) error {
-	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Log: a.log, Networks: a, Endpoints: a,
-		Checks: a, Processes: a, Names: a, Nodes: a, System: a})
+	server, err := apiserver.New(apiserver.Config{Socket: a.opt.Config.Socket, Group: "weft", Log: a.log, Networks: a, Endpoints: a,
+		Checks: a, Processes: a, Names: a, Nodes: a, System: a, Keys: a, Trust: a})
 	if err != nil {
 		return err
 	}
@@ -278,6 +313,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	task("checks", a.reportChecks)
 	task("probes", a.probeLoop)
 	task("assert", a.assertLoop)
+	task("key agreement", a.pairLoop)
+	task("rotation", a.rotateLoop)
+	task("trust", a.trustLoop)
+	task("claims", a.claimLoop)
+	task("guard", a.guardLoop)
 	task("recheck", a.recheck)
 	task("firewall", a.watchFirewall)
 	task("queued detaches", a.replayDetaches)

@@ -123,7 +123,7 @@ func (a *Agent) applyConfig(next config.Config) {
 	}
 	merged := cur
 	merged.Log, merged.DNS.Upstreams, merged.Pools, merged.PoolSize = next.Log, next.DNS.Upstreams, next.Pools, next.PoolSize
-	merged.WireGuard.Keepalive, merged.IPAM = next.WireGuard.Keepalive, next.IPAM
+	merged.WireGuard.Keepalive, merged.WireGuard.RotateEvery, merged.IPAM = next.WireGuard.Keepalive, next.WireGuard.RotateEvery, next.IPAM
 	a.cfg.Store(&merged)
 	if a.opt.Level != nil {
 		a.opt.Level.Set(next.Log.Level)

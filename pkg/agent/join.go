@@ -96,9 +96,9 @@ func (a *Agent) setCluster(id, datacenter string) error {
 	}
 	a.state.Cluster, a.state.Datacenter = id, datacenter
 	if a.ledger == nil {
-		a.ledger = ledger.New(id)
+		a.ledger = ledger.NewWith(id, a.policy)
 	}
-	a.ledger.Pin(a.opt.Config.NodeName, a.identity.Public())
+	a.ledger.Self(a.opt.Config.NodeName, a.identity.Public())
 	a.refresh()
 	return a.saveLocked()
 }
@@ -118,7 +118,11 @@ func (a *Agent) claimName(ctx context.Context) error {
 	_, mine := a.ledger.Get(path)
 	a.mu.Unlock()
 	var n overlay.Node
-	foreign := json.Unmarshal(p.Value, &n) == nil && n.Identity != a.identity.Public() && !mine
+	owns, err := a.ownsName(ctx)
+	if err != nil {
+		return err
+	}
+	foreign := json.Unmarshal(p.Value, &n) == nil && n.Identity != a.identity.Public() && !mine && !owns
 	if foreign && !a.givenFree(ctx, n) {
 		return fmt.Errorf("node name %q belongs to another identity (%s): set another node_name, or free the name with `weft node rm %s` on another node",
 			n.Name, n.Identity.Short(), n.Name)
@@ -132,7 +136,30 @@ func (a *Agent) claimName(ctx context.Context) error {
 	if _, mine := a.ledger.Get(path); mine || err == nil {
 		return nil // what cannot be used there is written over with this node's next record
 	}
+	if a.policy.Locked {
+		return nil // it is no admitted node's: this node's own goes over it
+	}
 	return fmt.Errorf("read this node's own record: %w", err)
+}
+
+// ownsName reports whether the name is this node's whatever stands under it in the store: it had the name before, or the
+// cluster is locked and no signer has given it to another.
+func (a *Agent) ownsName(ctx context.Context) (bool, error) {
+	a.mu.Lock()
+	owned := a.state.Owned
+	a.mu.Unlock()
+	if owned || !a.policy.Locked {
+		return owned, nil
+	}
+	pairs, err := a.consul.List(ctx, trustDir)
+	if err != nil {
+		return false, err
+	}
+	a.offer(pairs)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ad, given := a.ledger.Trust().Admissions[a.opt.Config.NodeName]
+	return !given || ad.Identity == a.identity.Public(), nil
 }
 
 // givenFree reports whether an operator removed the node that had this node's name. Whether the others believe the

@@ -125,6 +125,9 @@ func (a *Agent) Endpoint(ctx context.Context, ref string) (api.Endpoint, error) 
 	return api.Endpoint{}, apiErr(api.Conflict, "name %q stands for %d endpoints: use the id, see `weft endpoint ls`", ref, len(found))
 }
 
+// maxUnknownNodes is how many nodes that are refused and were never known a list shows.
+const maxUnknownNodes = 100
+
 // Nodes implements apiserver.Nodes.
 func (a *Agent) Nodes(ctx context.Context) ([]api.Node, error) {
 	s, err := a.fresh(ctx, "")
@@ -150,9 +153,10 @@ func (a *Agent) Nodes(ctx context.Context) ([]api.Node, error) {
 		}
 		out = append(out, d)
 	}
-	for path, reason := range rejected {
+	for _, path := range sortedNames(rejected) {
+		reason := rejected[path]
 		if name, err := consul.ParseNodePath(path); err == nil {
-			if _, known := s.Nodes[name]; !known {
+			if _, known := s.Nodes[name]; !known && len(out) < len(s.Nodes)+maxUnknownNodes {
 				out = append(out, api.Node{Name: name, Problem: reason})
 			}
 		}

@@ -36,7 +36,7 @@ type ownRecord struct {
 }
 
 // publishLoop keeps this node's own records in Consul as they should be: level-triggered, one transaction each, the
-// record together with its revision.
+// record together with its revision, if it has a key for that.
 func (a *Agent) publishLoop(ctx context.Context) error {
 	backoff := 100 * time.Millisecond
 	var timer <-chan time.Time
@@ -99,11 +99,14 @@ func (a *Agent) publish(ctx context.Context) error {
 		}
 	}
 	for _, d := range todo {
-		record := consul.Set(d.rec.Path, d.rec.Value)
-		if d.rec.Revision == 1 && a.floorOf(d.rec.Path) == 0 {
-			record = consul.CAS(d.rec.Path, d.rec.Value, 0) // whoever is first has the name
+		ops := []consul.Op{consul.Set(d.rec.Path, d.rec.Value)}
+		if d.rec.Revision == 1 && d.rec.Path == nodePath(a.opt.Config.NodeName) && a.floorOf(d.rec.Path) == 0 {
+			ops[0] = consul.CAS(d.rec.Path, d.rec.Value, 0) // whoever is first has the name
 		}
-		err := a.consul.Txn(ctx, record, consul.Set(d.rev, []byte(strconv.FormatUint(d.rec.Revision, 10))))
+		if d.rev != "" {
+			ops = append(ops, consul.Set(d.rev, []byte(strconv.FormatUint(d.rec.Revision, 10))))
+		}
+		err := a.consul.Txn(ctx, ops...)
 		if errors.Is(err, consul.ErrConflict) {
 			err = a.conflict(ctx, d.rec)
 		}
@@ -113,6 +116,10 @@ func (a *Agent) publish(ctx context.Context) error {
 		}
 		a.mu.Lock()
 		a.synced[d.rec.Path] = d.rec.Revision
+		if d.rec.Path == nodePath(a.opt.Config.NodeName) && !a.state.Owned {
+			a.state.Owned = true
+			errs = append(errs, a.saveLocked())
+		}
 		a.mu.Unlock()
 	}
 	a.notifyPublished()
@@ -194,10 +201,18 @@ func (a *Agent) conflict(ctx context.Context, mine ledger.Record) error {
 	}
 	a.offer([]consul.Pair{p})
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ledger.Revision(mine.Path) > mine.Revision {
+	newer := a.ledger.Revision(mine.Path) > mine.Revision
+	a.mu.Unlock()
+	if newer {
 		kick(a.publishKick) // an own record, newer: the next pass goes on from it
 		return nil
+	}
+	owns, err := a.ownsName(ctx)
+	if err != nil {
+		return err
+	}
+	if owns {
+		return a.consul.Txn(ctx, consul.CAS(mine.Path, mine.Value, p.Version), consul.Set(consul.NodeRevPath(a.opt.Config.NodeName), []byte(strconv.FormatUint(mine.Revision, 10))))
 	}
 	return fmt.Errorf("%s is taken by another node's record: set another node_name, or free the name with `weft node rm` on another node", mine.Path)
 }
@@ -209,7 +224,7 @@ func (a *Agent) signLocked(r ownRecord) error {
 		return nil
 	}
 	env := keys.Envelope{Kind: r.kind, Cluster: a.state.Cluster, Path: r.path}
-	revision := max(have.Revision, a.floors[r.path]) + 1
+	revision := max(a.ledger.Floor(r.path), a.floors[r.path]) + 1
 	if r.kind == ledger.KindNode {
 		revision = max(revision, a.ledger.RemovedAt(a.opt.Config.NodeName)+1)
 	}
@@ -251,7 +266,7 @@ func (a *Agent) ownRecordsLocked() []ownRecord {
 			same: sameAs(set, func(s *overlay.EndpointSet) { s.Revision = 0 }),
 			at:   func(rev uint64) any { set := set; set.Revision = rev; return set }})
 	}
-	return out
+	return append(out, a.kemRecordsLocked()...)
 }
 
 // sameNodeLocked also asks for a new revision when another node removed this one: by publishing it is present again.
@@ -263,7 +278,7 @@ func (a *Agent) sameNodeLocked(n overlay.Node) func([]byte) bool {
 
 func (a *Agent) nodeLocked() overlay.Node {
 	cfg := a.cfg.Load()
-	n := overlay.Node{Name: cfg.NodeName, Identity: a.identity.Public(), WireGuard: a.wireGuardKeys(), Underlay: []netip.Addr{a.under.Addr},
+	n := overlay.Node{Name: cfg.NodeName, Identity: a.identity.Public(), WireGuard: a.ring.public(a.state.Keys.Published(), cfg.WireGuard.Ports), Underlay: []netip.Addr{a.under.Addr},
 		UnderlayMTU: a.under.MTU, VTEP: a.state.VTEP, VXLANPort: cfg.VXLAN.Port, Datacenter: a.state.Datacenter,
 		Version: a.opt.Version, Backend: a.backend.Name()}
 	if a.leaving || a.goodbye {

@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"weft/keys/store"
 	"weft/pkg/ipam"
 	"weft/pkg/ledger"
 	"weft/pkg/overlay"
+	"weft/pkg/rotate"
 )
 
 // localState is what this node alone knows and must know again after a restart, with Consul away: data_dir/state.json.
@@ -22,6 +24,10 @@ type localState struct {
 	Node    string     `json:"node"`
 	Cluster string     `json:"cluster,omitempty"`
 	VTEP    netip.Addr `json:"vtep,omitzero"`
+	// Keys is where this node stands with its generations of WireGuard keys.
+	Keys rotate.State `json:"keys"`
+	// Owned says that this node's own record has stood in Consul: the name is its own, whatever stands there later.
+	Owned bool `json:"owned,omitempty"`
 	// Datacenter is that of the Consul agent, as it said when this node joined last.
 	Datacenter string `json:"datacenter,omitempty"`
 	// Endpoints holds the intents of attach, by id.
@@ -46,6 +52,9 @@ func newState(node string) *localState {
 
 // fill makes the maps that are nil.
 func (s *localState) fill() {
+	if len(s.Keys.Live) == 0 { // also of a version that never changed keys
+		s.Keys = rotate.First(time.Time{}) // the agent sets the time
+	}
 	if s.Endpoints == nil {
 		s.Endpoints = map[overlay.EndpointID]overlay.LocalEndpoint{}
 	}
@@ -88,6 +97,9 @@ func loadState(dir, node string) (*localState, error) {
 			return nil, fmt.Errorf("read local state %s: %w: move the file away to start anew", path, err)
 		}
 		s.fill()
+		if !s.Keys.Valid() {
+			return nil, fmt.Errorf("read local state %s: key generations %v cannot be: move the file away to start anew", path, s.Keys.Live)
+		}
 	}
 	if s.Format != stateFormat {
 		return nil, fmt.Errorf("read local state %s: format %d is not known to this version (it writes %d): use the version that wrote it", path, s.Format, stateFormat)
@@ -112,7 +124,7 @@ func (s *localState) save(dir string) error {
 // loadLedger reads dir/ledger.json, the records accepted so far; nil without error when there is none. A file that cannot
 // be read is an error, because pins and the highest revisions seen would be lost with it; a single record that does not
 // verify is only left out.
-func loadLedger(dir string, log *slog.Logger) (*ledger.Ledger, error) {
+func loadLedger(dir string, policy ledger.Policy, log *slog.Logger) (*ledger.Ledger, error) {
 	path := ledgerPath(dir)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -121,7 +133,7 @@ func loadLedger(dir string, log *slog.Logger) (*ledger.Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read accepted records: %w", err)
 	}
-	l, err := ledger.Load(data)
+	l, err := ledger.LoadWith(data, policy)
 	if l == nil {
 		return nil, fmt.Errorf("%w: %s is damaged: restore it from a backup, or move it away to trust Consul's records anew", err, path)
 	}

@@ -97,20 +97,20 @@ func TestStateUnreadable(t *testing.T) {
 
 func TestLedgerFile(t *testing.T) {
 	dir := t.TempDir()
-	if l, err := loadLedger(dir, slog.New(slog.DiscardHandler)); l != nil || err != nil {
+	if l, err := loadLedger(dir, ledger.Policy{}, slog.New(slog.DiscardHandler)); l != nil || err != nil {
 		t.Errorf("no file: %v, %v", l, err)
 	}
 	a := &Agent{opt: Options{Config: config.Config{DataDir: dir}}, ledger: ledger.New("c1"), unsaved: true}
 	if err := a.keepLedger(); err != nil || a.unsaved {
 		t.Fatal(err)
 	}
-	if l, err := loadLedger(dir, slog.New(slog.DiscardHandler)); err != nil || l.Cluster() != "c1" {
+	if l, err := loadLedger(dir, ledger.Policy{}, slog.New(slog.DiscardHandler)); err != nil || l.Cluster() != "c1" {
 		t.Errorf("after a restart: %v, %v", l, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "ledger.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := loadLedger(dir, slog.New(slog.DiscardHandler)); l != nil || err == nil {
+	if l, err := loadLedger(dir, ledger.Policy{}, slog.New(slog.DiscardHandler)); l != nil || err == nil {
 		t.Errorf("a broken file: %v, %v", l, err)
 	}
 }

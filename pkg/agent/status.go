@@ -37,6 +37,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	for _, e := range a.state.Endpoints {
 		local[e.NetworkID]++
 	}
+	st.Keys = a.keyStatusLocked()
 	for _, subject := range sortedNames(a.notes) {
 		st.Problems = append(st.Problems, api.Problem{Subject: subject, Message: a.notes[subject]})
 	}
@@ -45,10 +46,7 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 		trouble = append(trouble, a.pools[name].Problems()...)
 	}
 	if a.ledger != nil {
-		rejected := a.ledger.Rejected()
-		for _, path := range sortedNames(rejected) {
-			st.Problems = append(st.Problems, api.Problem{Subject: path, Message: oneLine(rejected[path])})
-		}
+		st.Problems = append(st.Problems, a.refusedLocked()...)
 	}
 	a.mu.Unlock()
 	for _, p := range trouble {
@@ -73,6 +71,27 @@ func (a *Agent) Status(ctx context.Context) (api.Status, error) {
 	return st, nil
 }
 
+// maxRefused is how many refused records of things that are not known status shows.
+const maxRefused = 20
+
+// refusedLocked are the records that are refused: all under paths where something is known, and some of the others.
+func (a *Agent) refusedLocked() []api.Problem {
+	rejected := a.ledger.Rejected()
+	var known, unknown []api.Problem
+	for _, path := range sortedNames(rejected) {
+		p := api.Problem{Subject: path, Message: oneLine(rejected[path])}
+		if a.ledger.Floor(path) > 0 {
+			known = append(known, p)
+		} else {
+			unknown = append(unknown, p)
+		}
+	}
+	if more := len(unknown) - maxRefused; more > 0 {
+		unknown = append(unknown[:maxRefused], api.Problem{Subject: "records", Message: fmt.Sprintf("%d more are refused: somebody floods Consul; see the agent's log", more)})
+	}
+	return append(known, unknown...)
+}
+
 func (a *Agent) peerStatus(ctx context.Context, st *api.Status, s *overlay.Snapshot) {
 	if s == nil || !st.VTEP.IsValid() {
 		return
@@ -92,10 +111,15 @@ func (a *Agent) peerStatus(ctx context.Context, st *api.Status, s *overlay.Snaps
 				if x.PublicKey != k.PublicKey {
 					continue
 				}
-				p.Endpoint, p.RxBytes, p.TxBytes = x.Endpoint.String(), int64(x.Rx), int64(x.Tx)
+				if carrier := st.Keys.Carried[name]; carrier == 0 || carrier == k.Generation {
+					p.Endpoint = x.Endpoint.String()
+				}
+				p.RxBytes, p.TxBytes = p.RxBytes+int64(x.Rx), p.TxBytes+int64(x.Tx) // over both generations during a change
 				if !x.LastHandshake.IsZero() {
 					age := time.Since(x.LastHandshake)
-					p.HandshakeAgeSeconds, p.Up = age.Round(100*time.Millisecond).Seconds(), age < peerUp
+					if s := age.Round(100 * time.Millisecond).Seconds(); p.HandshakeAgeSeconds < 0 || s < p.HandshakeAgeSeconds {
+						p.HandshakeAgeSeconds, p.Up = s, age < peerUp
+					}
 				}
 			}
 		}

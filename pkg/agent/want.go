@@ -40,6 +40,7 @@ func (a *Agent) completeLocked() bool {
 func (a *Agent) want() (*kstate.State, []overlay.Problem) {
 	a.mu.Lock()
 	in := plan.Input{Self: a.selfLocked(), Snapshot: a.snap.Load()}
+	in.Self.Carried, in.Leases = a.carried, a.leases
 	for _, e := range a.state.Endpoints {
 		in.Local = append(in.Local, e)
 	}
@@ -83,7 +84,7 @@ func present(local []overlay.LocalEndpoint) (out []overlay.LocalEndpoint, proble
 func (a *Agent) selfLocked() plan.Self {
 	cfg := a.cfg.Load()
 	s := plan.Self{Node: cfg.NodeName, VTEP: a.state.VTEP, Underlay: a.under.Addr, UnderlayMTU: a.under.MTU,
-		VXLANPort: cfg.VXLAN.Port, Backend: a.backend.Name(), WireGuard: a.wireGuardKeys(), WGPorts: cfg.WireGuard.Ports,
+		VXLANPort: cfg.VXLAN.Port, Backend: a.backend.Name(), WireGuard: a.ring.public(a.state.Keys.Live, cfg.WireGuard.Ports), Preshared: a.ring.fingerprints(), WGPorts: cfg.WireGuard.Ports,
 		Keepalive: int(cfg.WireGuard.Keepalive.Seconds()), EgressPool: cfg.Egress.Pool,
 		Routers: map[overlay.NetworkID]overlay.Router{}, Legs: map[overlay.NetworkID]overlay.Leg{},
 		IPv6: exists("/proc/sys/net/ipv6"), BridgeNetfilter: exists("/proc/sys/net/bridge")}
@@ -96,10 +97,6 @@ func (a *Agent) selfLocked() plan.Self {
 		}
 	}
 	return s
-}
-
-func (a *Agent) wireGuardKeys() []overlay.WireGuardKey {
-	return []overlay.WireGuardKey{{Generation: 1, PublicKey: a.wgKey.Public(), Port: a.cfg.Load().WireGuard.Ports[0]}}
 }
 
 func exists(path string) bool {

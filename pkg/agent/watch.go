@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,7 +48,9 @@ func (a *Agent) manageWatches(ctx context.Context) error {
 			started = true
 			g.Go(func() error { return a.watchRecords(ctx, "networks") })
 			g.Go(func() error { return a.watchRecords(ctx, "removed") })
+			g.Go(func() error { return a.watchRecords(ctx, trustDir) })
 			g.Go(func() error { return a.watchNodes(ctx) })
+			g.Go(func() error { return a.watchRecords(ctx, consul.KEMDir(a.opt.Config.NodeName)) })
 			g.Go(func() error { return a.watchRecall(ctx) })
 			g.Go(func() error { return a.watchCluster(ctx) })
 		}
@@ -100,6 +103,9 @@ func (a *Agent) watchRecords(ctx context.Context, dir string) error {
 		older := a.offer(pairs)
 		a.deliver(dir)
 		a.putBack(ctx, older)
+		if dir == trustDir {
+			a.restoreTrust(ctx, pairs)
+		}
 		if dir == consul.NetworksDir {
 			a.restoreVanished(ctx, pairs)
 			a.adoptPools()
@@ -161,6 +167,44 @@ func (a *Agent) watchEndpoints(ctx context.Context, network string, w *netWatch)
 	})
 }
 
+const (
+	// fetchBatch is how many records are read before they are put to use.
+	fetchBatch = 64
+	// fetchUnknown bounds how many records of nodes that were never accepted are read at one go: a cluster may start with
+	// hundreds, and somebody may write thousands.
+	fetchUnknown = 512
+)
+
+// worthReading lists the records whose revision is above the accepted one and that were not refused at that revision,
+// those of known nodes first.
+func (a *Agent) worthReading(moved map[string]uint64) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var known, unknown []string
+	for path, rev := range moved {
+		switch have := a.ledger.Revision(path); {
+		case rev <= have || a.readAt[path] == rev:
+		case have > 0:
+			known = append(known, path)
+		default:
+			unknown = append(unknown, path)
+		}
+	}
+	slices.Sort(known)
+	slices.Sort(unknown)
+	return append(known, unknown[:min(len(unknown), fetchUnknown)]...)
+}
+
+// seenRev notes that a record was read at a revision, so that a refused one is not read again and again.
+func (a *Agent) seenRev(path string, rev uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.readAt) > 4*fetchUnknown {
+		clear(a.readAt)
+	}
+	a.readAt[path] = rev
+}
+
 // fetch reads the records whose revision is above the accepted one, until all are read or ctx ends (then false). A
 // record that is refused or absent is no reason to wait: it stays as it was.
 func (a *Agent) fetch(ctx context.Context, moved map[string]uint64) bool {
@@ -168,18 +212,18 @@ func (a *Agent) fetch(ctx context.Context, moved map[string]uint64) bool {
 	for {
 		var pairs []consul.Pair
 		again := false
-		for path, rev := range moved {
-			a.mu.Lock()
-			have := a.ledger.Revision(path)
-			a.mu.Unlock()
-			if rev <= have {
-				continue
-			}
+		for _, path := range a.worthReading(moved) {
+			rev := moved[path]
 			switch p, err := a.consul.Get(ctx, path); {
 			case err == nil:
-				pairs = append(pairs, p)
+				a.seenRev(path, rev)
+				if pairs = append(pairs, p); len(pairs) >= fetchBatch { // what is good should not wait for what is not
+					a.offer(pairs)
+					pairs = nil
+				}
 			case errors.Is(err, os.ErrNotExist):
-				a.log.Warn("a revision without its record is ignored", "path", path, "revision", rev)
+				a.seenRev(path, rev)
+				a.log.Debug("a revision without its record is ignored", "path", path, "revision", rev)
 			default:
 				again = true
 			}
@@ -195,22 +239,32 @@ func (a *Agent) fetch(ctx context.Context, moved map[string]uint64) bool {
 	}
 }
 
+// maxWarned is how many refused records of one reading are logged one by one.
+const maxWarned = 10
+
 // offer puts records before the ledger and, if it accepted one, wakes what depends on it. It returns the pairs that are
 // older than what was accepted before.
 func (a *Agent) offer(pairs []consul.Pair) (older []consul.Pair) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	any := false
+	a.ledger.At(time.Now())
+	warned := 0
 	for _, p := range pairs {
-		before := a.ledger.Rejected()[p.Path]
+		before := a.ledger.Why(p.Path)
 		changed, err := a.ledger.Offer(p.Path, p.Value)
 		any = any || changed
 		if errors.Is(err, ledger.ErrOlder) && !errors.Is(err, ledger.ErrEqual) {
 			older = append(older, p)
 		}
 		if err != nil && err.Error() != before && !errors.Is(err, ledger.ErrOlder) {
-			a.log.Warn("record refused", "path", p.Path, "err", err)
+			if warned++; warned <= maxWarned {
+				a.log.Warn("record refused", "path", p.Path, "err", err)
+			}
 		}
+	}
+	if warned > maxWarned {
+		a.log.Warn("more records refused", "count", warned-maxWarned)
 	}
 	if any {
 		a.changedLocked()
@@ -226,6 +280,10 @@ func (a *Agent) changedLocked() {
 	a.refresh()
 	a.loop.Kick()
 	kick(a.publishKick)
+	kick(a.pairKick)
+	kick(a.rotateKick)
+	kick(a.trustKick)
+	kick(a.claimKick)
 }
 
 // saveLedgers keeps the accepted records on disk, outside the lock: what waits for a record waits for no disk.

@@ -27,6 +27,11 @@ import (
 //	GET    /v1/nodes                        []Node
 //	GET    /v1/nodes/{name}                 Node
 //	DELETE /v1/nodes/{name}                 a dead node's leases are freed
+//	GET    /v1/keys                         KeyStatus
+//	POST   /v1/keys/rotate                  -> KeyStatus; a change of WireGuard keys begins
+//	GET    /v1/trust                        Trust
+//	POST   /v1/trust/records                TrustRecord; a record that an operator has signed
+//	POST   /v1/nodes/{name}/forget          what is pinned of the name is dropped
 //	POST   /v1/leave                        LeaveSpec
 //	GET    /v1/plan                         text: wanted and observed kernel state, and the difference
 const Prefix = "/v1"
@@ -275,6 +280,7 @@ type Status struct {
 	Peers      []PeerStatus    `json:"peers"`
 	Networks   []NetworkStatus `json:"networks"`
 	Reconcile  ReconcileStatus `json:"reconcile"`
+	Keys       KeyStatus       `json:"keys"`
 	// Drops counts what the fences dropped, by counter name.
 	Drops    map[string]uint64 `json:"drops"`
 	Problems []Problem         `json:"problems"`
@@ -324,6 +330,64 @@ type ReconcileStatus struct {
 	LastChange time.Time `json:"lastChange,omitzero"`
 	// Frozen says why nothing is removed at present, empty when removal is allowed.
 	Frozen string `json:"frozen,omitempty"`
+}
+
+// KeyStatus says where this node stands with its generations of WireGuard keys.
+type KeyStatus struct {
+	// Generation is the newest live one.
+	Generation int `json:"generation"`
+	// Changing says that traffic moves from generation From to it; Carried is which carries the traffic to each peer.
+	Changing bool           `json:"changing"`
+	From     int            `json:"from,omitempty"`
+	Carried  map[string]int `json:"carried,omitempty"`
+	Since    time.Time      `json:"since,omitzero"`
+	// Next is about when the next change begins by itself; zero for never.
+	Next    time.Time `json:"next,omitzero"`
+	Problem string    `json:"problem,omitempty"`
+}
+
+// Trust says who is believed, as this node knows it.
+type Trust struct {
+	Mode    string `json:"mode"` // "open" or "locked"
+	Cluster string `json:"cluster"`
+	// Signers holds those of this node's configuration first.
+	Signers []TrustKey   `json:"signers"`
+	Nodes   []TrustNode  `json:"nodes"`
+	Tokens  []TrustToken `json:"tokens"`
+	// Revisions holds the revision of each record of trust, by path: the next one counts on from it.
+	Revisions map[string]uint64 `json:"revisions"`
+}
+
+// TrustKey is a signer.
+type TrustKey struct {
+	Key     string `json:"key"`
+	Name    string `json:"name"`
+	By      string `json:"by,omitempty"`
+	Revoked bool   `json:"revoked"`
+}
+
+// TrustNode is an identity that is a node, was one, or would like to be.
+type TrustNode struct {
+	Name     string `json:"name"`
+	Identity string `json:"identity"`
+	State    string `json:"state"` // "admitted", "pinned", "waiting", "not admitted", "revoked" or why it is refused
+	By       string `json:"by,omitempty"`
+	Revoked  bool   `json:"revoked"`
+}
+
+// TrustToken is a join token.
+type TrustToken struct {
+	Key     string    `json:"key"`
+	Uses    int       `json:"uses"`
+	Used    int       `json:"used"`
+	Expires time.Time `json:"expires"`
+	Revoked bool      `json:"revoked"`
+}
+
+// TrustRecord is a signed record of trust, to be checked by the agent and put into Consul.
+type TrustRecord struct {
+	Path  string `json:"path"`
+	Value string `json:"value"` // the record's bytes, as they are signed
 }
 
 // Problem is something wrong, with its cause and what to do.

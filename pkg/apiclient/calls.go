@@ -114,6 +114,34 @@ func (c *Client) RemoveNode(ctx context.Context, name string) error {
 	return c.send(ctx, http.MethodDelete, nil, nil, "nodes", name)
 }
 
+// Keys says where this node stands with its WireGuard keys.
+func (c *Client) Keys(ctx context.Context) (k api.KeyStatus, err error) {
+	err = c.get(ctx, &k, "keys")
+	return k, err
+}
+
+// RotateKeys begins a change of WireGuard keys on all nodes.
+func (c *Client) RotateKeys(ctx context.Context) (k api.KeyStatus, err error) {
+	err = c.send(ctx, http.MethodPost, nil, &k, "keys", "rotate")
+	return k, err
+}
+
+// Trust says who is believed.
+func (c *Client) Trust(ctx context.Context) (t api.Trust, err error) {
+	err = c.get(ctx, &t, "trust")
+	return t, err
+}
+
+// PutTrust has the agent check a signed record of trust and put it into Consul.
+func (c *Client) PutTrust(ctx context.Context, r api.TrustRecord) error {
+	return c.send(ctx, http.MethodPost, r, nil, "trust", "records")
+}
+
+// ForgetNode drops what the agent has pinned of a node name.
+func (c *Client) ForgetNode(ctx context.Context, name string) error {
+	return c.send(ctx, http.MethodPost, nil, nil, "nodes", name, "forget")
+}
+
 // Leave makes the agent say goodbye, take its data path down and stop.
 func (c *Client) Leave(ctx context.Context, spec api.LeaveSpec) error {
 	return c.send(ctx, http.MethodPost, spec, nil, "leave")

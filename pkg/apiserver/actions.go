@@ -197,6 +197,43 @@ func (s *Server) removeNode(w http.ResponseWriter, r *http.Request) error {
 	return done(w, s.cfg.Nodes.RemoveNode(r.Context(), r.PathValue("name")))
 }
 
+func (s *Server) getKeys(w http.ResponseWriter, r *http.Request) error {
+	k, err := s.cfg.Keys.Keys(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, k)
+}
+
+func (s *Server) rotateKeys(w http.ResponseWriter, r *http.Request) error {
+	k, err := s.cfg.Keys.RotateKeys(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, k)
+}
+
+func (s *Server) getTrust(w http.ResponseWriter, r *http.Request) error {
+	t, err := s.cfg.Trust.Trust(r.Context())
+	if err != nil {
+		return err
+	}
+	t.Signers, t.Nodes, t.Tokens = list(t.Signers), list(t.Nodes), list(t.Tokens)
+	return writeJSON(w, http.StatusOK, t)
+}
+
+func (s *Server) putTrust(w http.ResponseWriter, r *http.Request) error {
+	var rec api.TrustRecord
+	if err := decode(r.Body, &rec); err != nil {
+		return err
+	}
+	return done(w, s.cfg.Trust.PutTrust(r.Context(), rec))
+}
+
+func (s *Server) forgetNode(w http.ResponseWriter, r *http.Request) error {
+	return done(w, s.cfg.Trust.ForgetNode(r.Context(), r.PathValue("name")))
+}
+
 func (s *Server) leave(w http.ResponseWriter, r *http.Request) error {
 	var spec api.LeaveSpec
 	if err := decode(r.Body, &spec); err != nil {

@@ -70,3 +70,19 @@ type System interface {
 	Leave(ctx context.Context, spec api.LeaveSpec) error
 	Plan(ctx context.Context) (string, error)
 }
+
+// Keys answers for this node's WireGuard keys.
+type Keys interface {
+	Keys(ctx context.Context) (api.KeyStatus, error)
+	// RotateKeys begins a change of keys and does not wait for its end; one that goes on already is no error.
+	RotateKeys(ctx context.Context) (api.KeyStatus, error)
+}
+
+// Trust answers for who is believed.
+type Trust interface {
+	Trust(ctx context.Context) (api.Trust, error)
+	// PutTrust takes a record that an operator signed; a bad one is refused as api.Invalid.
+	PutTrust(ctx context.Context, r api.TrustRecord) error
+	// ForgetNode drops the pinned identity of a node name on this node.
+	ForgetNode(ctx context.Context, name string) error
+}

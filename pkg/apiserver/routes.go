@@ -36,6 +36,11 @@ func (s *Server) handler() http.Handler {
 		"/dns/{network}/{name}/{type}": {"GET": s.queryName},
 		"/nodes":                       {"GET": s.listNodes},
 		"/nodes/{name}":                {"GET": s.getNode, "DELETE": s.removeNode},
+		"/nodes/{name}/forget":         {"POST": s.forgetNode},
+		"/trust":                       {"GET": s.getTrust},
+		"/trust/records":               {"POST": s.putTrust},
+		"/keys":                        {"GET": s.getKeys},
+		"/keys/rotate":                 {"POST": s.rotateKeys},
 		"/leave":                       {"POST": s.leave},
 		"/plan":                        {"GET": s.getPlan},
 	} {

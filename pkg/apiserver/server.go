@@ -26,7 +26,9 @@ const (
 type Config struct {
 	// Socket is the path to listen on, api.DefaultSocket by custom. A missing directory is made, mode 0755.
 	Socket string
-	Log    *slog.Logger
+	// Group names the group whose members may connect, and read; one that does not exist is none.
+	Group string
+	Log   *slog.Logger
 
 	Networks  Networks
 	Endpoints Endpoints
@@ -35,6 +37,8 @@ type Config struct {
 	Names     Names
 	Nodes     Nodes
 	System    System
+	Keys      Keys
+	Trust     Trust
 }
 
 // Server serves the API on one socket. Create it with New.
@@ -52,7 +56,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("make api server: no socket path")
 	case cfg.Log == nil:
 		return nil, errors.New("make api server: no logger")
-	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Checks == nil, cfg.Processes == nil, cfg.Names == nil, cfg.Nodes == nil, cfg.System == nil:
+	case cfg.Networks == nil, cfg.Endpoints == nil, cfg.Checks == nil, cfg.Processes == nil, cfg.Names == nil, cfg.Nodes == nil, cfg.System == nil, cfg.Keys == nil, cfg.Trust == nil:
 		return nil, errors.New("make api server: a backend is missing")
 	}
 	return &Server{cfg: cfg, owner: uint32(os.Geteuid()), ready: make(chan struct{})}, nil
@@ -64,7 +68,7 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 // Run listens and serves until ctx ends, then lets requests under way finish for 5 s, and returns nil. It fails when
 // another agent answers on the socket, or when the socket cannot be made. Call it once.
 func (s *Server) Run(ctx context.Context) error {
-	l, err := listen(ctx, s.cfg.Socket)
+	l, err := listen(ctx, s.cfg.Socket, s.cfg.Group)
 	if err != nil {
 		return err
 	}

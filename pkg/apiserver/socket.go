@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -27,7 +29,7 @@ const (
 // Two agents that start at once would both find the old file dead, and the second would remove the first one's new
 // socket. So probing, removing and binding happen under a lock on the directory, which leaves no lock file behind and
 // which the kernel frees if we die.
-func listen(ctx context.Context, path string) (*net.UnixListener, error) {
+func listen(ctx context.Context, path, group string) (*net.UnixListener, error) {
 	// sun_path holds 108 bytes with its NUL (unix(7)); the kernel would only say "invalid argument".
 	if len(path) > 107 {
 		return nil, fmt.Errorf("listen on %s: the path is longer than 107 bytes", path)
@@ -56,11 +58,31 @@ func listen(ctx context.Context, path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if err := os.Chmod(path, socketMode); err != nil {
+	if err := errors.Join(os.Chmod(path, socketMode), giveTo(path, group)); err != nil {
 		l.Close()
-		return nil, fmt.Errorf("set mode of %s: %w", path, err)
+		return nil, fmt.Errorf("set mode and group of %s: %w", path, err)
 	}
 	return l.(*net.UnixListener), nil
+}
+
+// giveTo lets the members of a group connect, when there is such a group: they may read (see admit).
+func giveTo(path, group string) error {
+	if group == "" {
+		return nil
+	}
+	g, err := user.LookupGroup(group)
+	var unknown user.UnknownGroupError
+	if errors.As(err, &unknown) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return err
+	}
+	return os.Chown(path, -1, gid)
 }
 
 // removeStale makes room at path, unless something there is alive or is no socket.

@@ -4,8 +4,11 @@ import (
 	"context"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"weft/pkg/apiserver"
@@ -27,6 +30,22 @@ func TestSocket(t *testing.T) {
 		fi, err := os.Stat(socket)
 		if err != nil || fi.Mode().Perm() != 0o660 {
 			t.Errorf("socket: %v, %v, want mode 0660", fi.Mode(), err)
+		}
+	})
+	t.Run("a group may connect", func(t *testing.T) {
+		gid := os.Getegid()
+		g, err := user.LookupGroupId(strconv.Itoa(gid))
+		if err != nil {
+			t.Skip(err)
+		}
+		for _, group := range []string{g.Name, "no-such-group"} {
+			cfg := apiservertest.Config(&apiservertest.Backend{}, filepath.Join(shortDir(t), "s"))
+			cfg.Group = group
+			apiservertest.ServeConfig(t, cfg)
+			fi, err := os.Stat(cfg.Socket)
+			if err != nil || fi.Mode().Perm() != 0o660 || int(fi.Sys().(*syscall.Stat_t).Gid) != gid {
+				t.Errorf("socket for group %s: %+v, %v", group, fi.Sys(), err)
+			}
 		}
 	})
 	t.Run("a living agent is not pushed away", func(t *testing.T) {

@@ -21,8 +21,11 @@ type Config struct {
 	// Advertise is an address or an interface name; empty means the source address of the default route.
 	Advertise string
 	WireGuard WireGuard
-	Egress    Egress
-	VXLAN     VXLAN
+	Trust     Trust
+	// JoinTokenFile is the absolute path of a join token; empty for none.
+	JoinTokenFile string
+	Egress        Egress
+	VXLAN         VXLAN
 	// Pools are the IPv4 ranges that subnets of new networks are cut from; at least one, disjoint, no host bits.
 	Pools []netip.Prefix
 	// PoolSize is the prefix length of a subnet cut from Pools, 16 to 29.
@@ -47,6 +50,12 @@ const (
 	BackendEngineTUN = "engine-tun"
 )
 
+// The values of Trust.Mode.
+const (
+	TrustOpen   = "open"
+	TrustLocked = "locked"
+)
+
 // The values of Log.Format.
 const (
 	FormatText = "text"
@@ -61,6 +70,18 @@ type WireGuard struct {
 	Backend string
 	// Keepalive is WireGuard's persistent keepalive: whole seconds, at most 65535 s; 0 is off.
 	Keepalive time.Duration
+	// RotateEvery is the time between changes of the keys, whole seconds; 0 is never.
+	RotateEvery time.Duration
+}
+
+// Trust says who is believed.
+type Trust struct {
+	// Mode is TrustOpen or TrustLocked.
+	Mode string
+	// Signers are Ed25519 public keys, 44 characters of base64 each.
+	Signers []string
+	// SecretFile is the absolute path of the cluster secret; empty for none.
+	SecretFile string
 }
 
 // Egress configures the way out of networks that are not internal.

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-const keyList = "node_name, data_dir, socket, advertise, wireguard, egress, vxlan, pools, pool_size, vtep_pool, ipam, dns, cni, consul, log"
+const keyList = "node_name, data_dir, socket, advertise, wireguard, trust, join_token_file, egress, vxlan, pools, pool_size, vtep_pool, ipam, dns, cni, consul, log"
 
 func TestErrors(t *testing.T) {
 	type files = map[string]string

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -129,6 +130,14 @@ var (
 		}
 		return NewSecret(s), nil
 	}}
+
+	// identity is an Ed25519 public key in its one base64 form.
+	identity = checked("public keys", func(s string) error {
+		if b, err := base64.StdEncoding.Strict().DecodeString(s); err != nil || len(b) != 32 || len(s) != 44 {
+			return errors.New("is not a public key (44 characters of base64, as weft trust init prints it)")
+		}
+		return nil
+	})
 
 	boolean = kind[bool]{want: "true or false", shape: truth, show: strconv.FormatBool, parse: func(s string) (bool, error) {
 		b, err := strconv.ParseBool(s)

@@ -62,6 +62,12 @@ var rules = []rule{
 	{[]string{"vtep_pool", "egress.pool"}, func(c *Config, blamed string) string {
 		return overlap(blamed, "vtep_pool", []netip.Prefix{c.VTEPPool}, "egress.pool", c.Egress.Pool)
 	}},
+	{[]string{"trust.mode", "trust.signers"}, func(c *Config, _ string) string {
+		if c.Trust.Mode == TrustLocked && len(c.Trust.Signers) == 0 {
+			return "locked needs trust.signers: the public keys that `weft trust init` printed; two at least, so that one can be lost"
+		}
+		return ""
+	}},
 	{[]string{"consul.token_file", "consul.token"}, func(c *Config, _ string) string {
 		if c.Consul.TokenFile != "" && !c.Consul.Token.IsZero() {
 			return "consul.token and consul.token_file are both set; keep one"

@@ -190,10 +190,10 @@ func (k *Kernel) emptyNetNS(ctx context.Context, name string) error {
 
 func (k *Kernel) addPeer(it kstate.WGPeer) error {
 	psk := k.psk(it.PublicKey)
-	if it.Preshared && psk == nil {
+	if it.Preshared != "" && psk == nil {
 		return fmt.Errorf("the preshared key for %s is not on this node: %w", it.PublicKey, os.ErrNotExist)
 	}
-	if !it.Preshared {
+	if it.Preshared == "" {
 		psk = nil
 	}
 	return k.devices.SetPeer(it, psk)

@@ -151,7 +151,7 @@ func TestApplyErrors(t *testing.T) {
 		"no link":            {kstate.Up{NS: ns, Link: "eth7"}, fs.ErrNotExist, "eth7"},
 		"no reference":       {kstate.NetNS{Name: "weft-e-gone"}, fs.ErrNotExist, "weft-e-gone"},
 		"no private key":     {kstate.WGDevice{NS: kstate.Transit, Name: "weftwg0", PublicKey: stranger}, fs.ErrNotExist, stranger.String()},
-		"no preshared key":   {kstate.WGPeer{NS: kstate.Transit, Device: "weftwg0", PublicKey: stranger, Preshared: true}, fs.ErrNotExist, "preshared"},
+		"no preshared key":   {kstate.WGPeer{NS: kstate.Transit, Device: "weftwg0", PublicKey: stranger, Preshared: "00000000"}, fs.ErrNotExist, "preshared"},
 		"no such parameter":  {kstate.Sysctl{NS: ns, Path: "net/ipv4/no_such", Value: "1"}, fs.ErrNotExist, "no_such"},
 		"parameter outside":  {kstate.Sysctl{NS: ns, Path: "../../etc/passwd", Value: "1"}, nil, "not a path below"},
 		"bad rule":           {kstate.Chain{NS: ns, Family: kstate.Inet, Name: "x", Type: "filter", Hook: "input", Policy: "accept", Rules: "accept\njump"}, nil, `"jump"`},

@@ -89,7 +89,7 @@ func (m *memDevices) SetDevice(d kstate.WGDevice, key keys.PrivateKey) error {
 func (m *memDevices) SetPeer(p kstate.WGPeer, psk *keys.PresharedKey) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p.Preshared != (psk != nil) {
+	if (p.Preshared != "") != (psk != nil) {
 		return fmt.Errorf("preshared key of %s", p.PublicKey)
 	}
 	m.peers[p.Key()] = p

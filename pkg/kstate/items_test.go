@@ -44,6 +44,6 @@ func sample() []Item {
 		Route{NS: Transit, Dst: netip.PrefixFrom(vtep2, 32), Link: "weftwg0", Src: vtep},
 		WGDevice{NS: Transit, Name: "weftwg0", PublicKey: key, Port: 51820},
 		WGPeer{NS: Transit, Device: "weftwg0", PublicKey: key, Endpoint: netip.MustParseAddrPort("192.0.2.2:51820"), AllowedIPs: "100.64.0.2/32"},
-		WGPeer{NS: Transit, Device: "weftwg1", PublicKey: key, Endpoint: netip.MustParseAddrPort("[2001:db8::2]:51820"), AllowedIPs: "100.64.0.2/32", Keepalive: 25, Preshared: true},
+		WGPeer{NS: Transit, Device: "weftwg1", PublicKey: key, Endpoint: netip.MustParseAddrPort("[2001:db8::2]:51820"), AllowedIPs: "100.64.0.2/32", Keepalive: 25, Preshared: "0badcafe"},
 	}
 }

@@ -24,7 +24,7 @@ func TestSame(t *testing.T) {
 		{"roamed and stale", peer, peerWith(roam), false},
 		{"roamed and fresh", peer, peerWith(func(p *WGPeer) { roam(p); p.Fresh = true }), true},
 		{"fresh, but other allowed addresses", peer, peerWith(func(p *WGPeer) { p.AllowedIPs, p.Fresh = "", true }), false},
-		{"fresh, but no preshared key", peerWith(func(p *WGPeer) { p.Preshared = true }), peerWith(func(p *WGPeer) { p.Fresh = true }), false},
+		{"fresh, but no preshared key", peerWith(func(p *WGPeer) { p.Preshared = "0badcafe" }), peerWith(func(p *WGPeer) { p.Fresh = true }), false},
 		{"peer and device", peer, WGDevice{}, false},
 		{"peer and nothing", peer, nil, false},
 		{"equal links", link, link, true},

@@ -31,8 +31,8 @@ type WGPeer struct {
 	AllowedIPs string
 	// Keepalive is the persistent keepalive interval in seconds, 0 for off.
 	Keepalive int
-	// Preshared says whether a preshared key is set.
-	Preshared bool
+	// Preshared is the fingerprint of the preshared key, "" for none.
+	Preshared string
 	// Fresh is set by the observer when the last handshake is younger than 3 minutes (REJECT_AFTER_TIME, WireGuard
 	// white paper section 6.1): then the endpoint in use is proved, and a different one in the record waits.
 	Fresh bool
@@ -46,8 +46,8 @@ func (p WGPeer) String() string {
 	if p.Keepalive != 0 {
 		s += fmt.Sprintf(" keepalive %d", p.Keepalive)
 	}
-	if p.Preshared {
-		s += " preshared"
+	if p.Preshared != "" {
+		s += " preshared " + p.Preshared
 	}
 	return s
 }

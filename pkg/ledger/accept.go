@@ -29,19 +29,22 @@ func (l *Ledger) acceptNode(path string, signed keys.Signed) error {
 	if err != nil {
 		return err
 	}
-	if path != "nodes/"+n.Name {
+	if path != "nodes/"+n.Name && !without("path") {
 		return fmt.Errorf("it names node %q: a record must stand under its own name", n.Name)
 	}
 	old, known := l.nodes[n.Name]
 	anew := known && old.Identity != n.Identity && l.removed(old) // an operator gave the name free
-	if pin, ok := l.pins[n.Name]; ok && pin != n.Identity && !anew {
-		return fmt.Errorf("identity %s is not the one first seen (%s): if node %s was set up anew, free its name with `weft node rm %s` on another node, or give it another name",
-			n.Identity.Short(), pin.Short(), n.Name, n.Name)
+	if pin, ok := l.pins[n.Name]; ok && pin != n.Identity && !anew && !without("pin") {
+		return fmt.Errorf("identity %s is not the one first seen (%s): if node %s was set up anew, free its name with `weft node rm %s` on another node, run `weft node forget %s` on each node, or have a signer admit it with `weft trust sign %s`",
+			n.Identity.Short(), pin.Short(), n.Name, n.Name, n.Name, n.Name)
 	}
-	if err := signed.Verify(n.Identity); err != nil {
+	if err := signed.Verify(n.Identity); err != nil && !without("signature") {
 		return err
 	}
-	if err := l.unclaimedBy(n); err != nil {
+	if err := l.excluded(n.Name, n.Identity); err != nil {
+		return err
+	}
+	if err := l.unclaimedBy(n); err != nil && !without("signature") {
 		return err
 	}
 	if anew {
@@ -98,7 +101,10 @@ func (l *Ledger) verify(signed keys.Signed, name string) (current bool, err erro
 	if !ok {
 		return false, waiting{"nodes/" + name, fmt.Sprintf("signed by node %q, which is not known (yet)", name)}
 	}
-	if err = signed.Verify(k); err == nil {
+	if err := l.excluded(name, k); err != nil && !l.loading { // what a node signed before it was revoked stays
+		return false, err
+	}
+	if err = signed.Verify(k); err == nil || without("signature") {
 		return true, nil
 	}
 	if l.loading {
@@ -116,7 +122,7 @@ func (l *Ledger) acceptNetwork(path string, signed keys.Signed) error {
 	if err != nil {
 		return err
 	}
-	if path != "networks/"+n.Name {
+	if path != "networks/"+n.Name && !without("path") {
 		return fmt.Errorf("it names network %q: a record must stand under its own name", n.Name)
 	}
 	if _, err := l.verify(signed, n.Signer); err != nil {
@@ -131,7 +137,7 @@ func (l *Ledger) acceptNetwork(path string, signed keys.Signed) error {
 		return fmt.Errorf("network %s is already %s and was not deleted, but the record says %s", n.Name, old.ID, n.ID)
 	case old.ID == n.ID && !old.Alive() && n.Alive():
 		return fmt.Errorf("network %s (%s) was deleted: a deleted id does not come back", n.Name, n.ID)
-	case old.ID == n.ID && (old.VNI != n.VNI || old.Encrypted != n.Encrypted || old.Internal != n.Internal || !slices.Equal(old.Subnets, n.Subnets)):
+	case old.ID == n.ID && (old.VNI != n.VNI || old.Encrypted != n.Encrypted || old.Internal != n.Internal || !slices.Equal(old.Subnets, n.Subnets)) && !without("immutable"):
 		return fmt.Errorf("VNI, subnets, encryption and egress of network %s (%s) cannot change", n.Name, n.ID)
 	}
 	if seen := l.Revision(path); n.Revision > seen+maxAhead {
@@ -178,6 +184,21 @@ func (l *Ledger) acceptEndpoints(path string, signed keys.Signed) error {
 	return err
 }
 
+func (l *Ledger) acceptKEM(path string, signed keys.Signed) error {
+	k, err := decode[overlay.KEM](signed)
+	if err != nil {
+		return err
+	}
+	if path != "kem/"+k.To+"/"+k.From {
+		return fmt.Errorf("it is from node %q to node %q: a record must stand under its own name", k.From, k.To)
+	}
+	if current, err := l.verify(signed, k.From); err != nil || !current {
+		return err
+	}
+	l.kems[path] = k
+	return nil
+}
+
 // maxAhead is how far a revision that others must count past may be ahead of what was seen here: nobody may take the
 // whole range.
 const maxAhead = 1 << 20
@@ -220,6 +241,8 @@ func Owner(path string) string {
 	switch {
 	case len(part) == 2 && part[0] == "nodes", len(part) == 3 && part[0] == "endpoints":
 		return part[1]
+	case len(part) == 3 && part[0] == "kem":
+		return part[2]
 	}
 	return ""
 }

@@ -222,7 +222,7 @@ func TestRemovalFirst(t *testing.T) {
 // A pin that was set beforehand holds against whoever is first in the store, and outlives a restart.
 func TestPin(t *testing.T) {
 	l := New(cluster)
-	l.Pin("n1", identity("n1").Public())
+	l.Self("n1", identity("n1").Public())
 	l = reload(t, l)
 	at("n2", with(node("n1", 9), func(n *overlay.Node) { n.Identity = identity("n2").Public() })).refused("is not the one first seen").to(t, l)
 	at("n1", node("n1", 1)).to(t, l)

@@ -13,6 +13,8 @@ type WireGuardKey struct {
 	Generation int            `json:"generation"`
 	PublicKey  keys.PublicKey `json:"publicKey"`
 	Port       uint16         `json:"port"`
+	// KEM is what others encapsulate to, to agree with this node on a preshared key for this generation.
+	KEM keys.KEMKey `json:"kem,omitempty"`
 }
 
 // Node is one host, as its signed record in weft/nodes/<node> holds it; only that node writes it.
@@ -35,6 +37,16 @@ type Node struct {
 	// Left is set in the signed goodbye: the node is gone by its own word and its leases may be freed.
 	Left     time.Time `json:"left,omitzero"`
 	Revision uint64    `json:"revision"`
+}
+
+// Generation finds one of the node's live key generations.
+func (n Node) Generation(g int) (WireGuardKey, bool) {
+	for _, k := range n.WireGuard {
+		if k.Generation == g {
+			return k, true
+		}
+	}
+	return WireGuardKey{}, false
 }
 
 // Present reports whether the node has not said goodbye.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"weft/keys"
 )
 
 // Bounds of a network's MTU in bytes: what every IPv4 host must take (RFC 791 section 3.1), and the largest packet.
@@ -139,6 +141,8 @@ func (n Node) checkWireGuard() error {
 			return fmt.Errorf("WireGuard key of generation %d is zero", k.Generation)
 		case k.Port == 0:
 			return fmt.Errorf("WireGuard port of generation %d is 0", k.Generation)
+		case !k.KEM.IsZero() && len(k.KEM) != keys.KEMSize:
+			return fmt.Errorf("KEM key of generation %d has %d bytes instead of %d", k.Generation, len(k.KEM), keys.KEMSize)
 		case seen[k.PublicKey] || seen[k.Port]:
 			return fmt.Errorf("WireGuard generation %d shares its key or port with an older one", k.Generation)
 		}

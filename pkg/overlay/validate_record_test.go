@@ -20,7 +20,8 @@ func goodNetwork() Network {
 
 func goodNode() Node {
 	return Node{
-		Name: "n1", Identity: keys.IdentityKey{1}, WireGuard: []WireGuardKey{{1, keys.PublicKey{1}, 51820}, {2, keys.PublicKey{2}, 51821}},
+		Name: "n1", Identity: keys.IdentityKey{1}, WireGuard: []WireGuardKey{{Generation: 1, PublicKey: keys.PublicKey{1}, Port: 51820},
+			{Generation: 2, PublicKey: keys.PublicKey{2}, Port: 51821}},
 		Underlay:    []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 		UnderlayMTU: 1500, VTEP: netip.MustParseAddr("100.64.0.1"), VXLANPort: 4789, Datacenter: "dc1", Version: "0.1", Backend: "kernel",
 		Revision: 1,

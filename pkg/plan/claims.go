@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -67,6 +68,7 @@ func (b *builder) resolveRemote(s *segment) {
 	if !s.overlay {
 		return
 	}
+	var claimed []claimant
 	for _, set := range slices.SortedFunc(slices.Values(b.sets[s.ID]), bySet) {
 		p := b.peerOf[set.Node]
 		r := remoteNode{peer: p, dst: p.plain}
@@ -84,17 +86,39 @@ func (b *builder) resolveRemote(s *segment) {
 		if set.Router != (overlay.Router{}) {
 			r.router = b.claimRouter(s, set)
 		}
-		for _, e := range slices.SortedFunc(slices.Values(set.Endpoints), byID) {
-			owner := "endpoint " + string(e.ID) + " on node " + p.name
-			if why := s.claims.takeEndpoint(s, e, owner); why != "" {
-				b.problem("node "+p.name, "its endpoint %s on network %s is left out: %s; detach one of the two and attach it "+
-					"again", e.ID, s.Name, why)
-				continue
+		for _, e := range set.Endpoints {
+			age, ok := b.leases[Claim{s.ID, p.name, e.Address}]
+			if !ok {
+				age = math.MaxUint64
 			}
-			r.endpoints = append(r.endpoints, e)
+			claimed = append(claimed, claimant{len(s.remote), age, p.name, e})
 		}
 		s.remote = append(s.remote, r)
 	}
+	slices.SortFunc(claimed, func(x, y claimant) int {
+		return cmp.Or(cmp.Compare(x.age, y.age), cmp.Compare(x.node, y.node), byID(x.Endpoint, y.Endpoint))
+	})
+	for _, c := range claimed {
+		owner := "endpoint " + string(c.ID) + " on node " + c.node
+		if why := s.claims.takeEndpoint(s, c.Endpoint, owner); why != "" {
+			b.problem("node "+c.node, "its endpoint %s on network %s is left out: %s; detach one of the two and attach it "+
+				"again", c.ID, s.Name, why)
+			continue
+		}
+		r := &s.remote[c.remote]
+		r.endpoints = append(r.endpoints, c.Endpoint)
+	}
+	for i := range s.remote {
+		slices.SortFunc(s.remote[i].endpoints, byID)
+	}
+}
+
+// claimant is an endpoint of another node, with the age of the lease that its claim rests on.
+type claimant struct {
+	remote int // index in segment.remote
+	age    uint64
+	node   string
+	overlay.Endpoint
 }
 
 // claimRouter claims the router of a node, or reports why it is left out.

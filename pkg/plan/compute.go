@@ -14,14 +14,14 @@ import (
 // Compute decides what the kernel of this node should hold. It never fails: what is wrong in the input is settled by a
 // stated rule, costs as little as possible, and is reported in the sorted list of problems.
 //
-// Whoever claims a thing twice loses it in this order: this node keeps its own, then nodes go by name, and inside one
-// record endpoints go by id. Two networks with one VNI go by age, then by name.
+// Who claims what another has loses it in this order: this node keeps its own, then the older lease wins, then nodes go by
+// name, and inside one record endpoints go by id. Two networks with one VNI go by age, then by name.
 func Compute(in Input) (*kstate.State, []overlay.Problem) {
 	if in.Snapshot == nil {
 		in.Snapshot = &overlay.Snapshot{}
 	}
 	b := &builder{
-		self: in.Self, snap: in.Snapshot, want: kstate.NewState(),
+		self: in.Self, snap: in.Snapshot, leases: in.Leases, want: kstate.NewState(),
 		peerOf: map[string]*peer{}, sets: map[overlay.NetworkID][]overlay.EndpointSet{},
 	}
 	b.resolveNodes()
@@ -45,6 +45,7 @@ type builder struct {
 	snap *overlay.Snapshot
 	want *kstate.State
 
+	leases   map[Claim]uint64
 	peers    []*peer          // the other present nodes, by name
 	peerOf   map[string]*peer // the same
 	sets     map[overlay.NetworkID][]overlay.EndpointSet

@@ -68,7 +68,7 @@ func threeNodes() *world {
 	w.remote(2, web, 1, testEndpoint(2, 1, "10.0.1.3"))
 	w.remote(2, db, 2, testEndpoint(2, 2, "10.0.2.3"))
 	w.remote(3, db, 2, testEndpoint(3, 1, "10.0.2.4"), testEndpoint(3, 2, "10.0.2.5"))
-	w.Self.Preshared["n2"] = true
+	w.Self.Preshared[testKey(2, 1)] = "0badcafe"
 	return w
 }
 
@@ -117,6 +117,16 @@ func rotating() *world {
 	n3.Left = epoch
 	w.snap.Nodes["n2"], w.snap.Nodes["n3"] = n2, n3
 	w.Self.Backend = "engine"
+	for i, name := range []string{"n4", "n5", "n6"} { // not carried yet; agreeing on a preshared key; has only the newer
+		n := testNode(4 + i)
+		n.WireGuard = append(n.WireGuard, overlay.WireGuardKey{Generation: 2, PublicKey: testKey(4+i, 2), Port: 51821})
+		w.snap.Nodes[name] = n
+	}
+	n5, n6 := w.snap.Nodes["n5"], w.snap.Nodes["n6"]
+	n5.WireGuard[1].KEM, w.Self.WireGuard[1].KEM = "their KEM key", "own KEM key"
+	n6.WireGuard = n6.WireGuard[1:]
+	w.snap.Nodes["n6"] = n6
+	w.Self.Carried["n2"] = 2
 	return w
 }
 

@@ -1,8 +1,11 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
+	"weft/keys"
 	"weft/pkg/overlay"
 )
 
@@ -36,8 +39,12 @@ type Self struct {
 	// IPv6 says that the kernel has IPv6, BridgeNetfilter that net/bridge/bridge-nf-call-* exist.
 	IPv6            bool
 	BridgeNetfilter bool
-	// Preshared says for which nodes, by name, a preshared key is set.
-	Preshared map[string]bool
+	// Carried says which of the generations that this node and another both have carries the traffic to it, by name. A
+	// node that is not in it is reached over the oldest that both have: that is the one that worked before.
+	Carried map[string]int
+	// Preshared holds the fingerprints of the preshared keys, by the other node's WireGuard key. A peer with which there
+	// ought to be one is not made before it is known.
+	Preshared map[keys.PublicKey]string
 }
 
 // Input is everything that a decision rests on.
@@ -45,6 +52,42 @@ type Input struct {
 	Self Self
 	// Snapshot is what is known of the cluster; nil counts as an incomplete, empty one.
 	Snapshot *overlay.Snapshot
+	// Leases holds, of claims that are disputed, the age of the claimant's own valid lease: Consul's CreateIndex, lower is
+	// older. A claim that is not in it has no lease, or none that is known.
+	Leases map[Claim]uint64
 	// Local holds the endpoints of this node whose namespace exists; those that are leaving are ignored.
 	Local []overlay.LocalEndpoint
+}
+
+// Claim is what a node's endpoint record claims of a network.
+type Claim struct {
+	Network overlay.NetworkID
+	Node    string
+	Address netip.Addr
+}
+
+// Disputed lists the claims to an address or a MAC that more than one endpoint of a network has, sorted.
+func Disputed(s *overlay.Snapshot) []Claim {
+	type thing struct {
+		network overlay.NetworkID
+		what    any // netip.Addr or overlay.MAC
+	}
+	all := map[thing][]Claim{}
+	for _, set := range s.Endpoints {
+		for _, e := range set.Endpoints {
+			c := Claim{set.NetworkID, set.Node, e.Address}
+			all[thing{set.NetworkID, e.Address}] = append(all[thing{set.NetworkID, e.Address}], c)
+			all[thing{set.NetworkID, e.MAC}] = append(all[thing{set.NetworkID, e.MAC}], c)
+		}
+	}
+	var out []Claim
+	for _, cs := range all {
+		if len(cs) > 1 {
+			out = append(out, cs...)
+		}
+	}
+	slices.SortFunc(out, func(a, b Claim) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), a.Address.Compare(b.Address), cmp.Compare(a.Node, b.Node))
+	})
+	return slices.Compact(out)
 }

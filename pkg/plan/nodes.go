@@ -21,8 +21,32 @@ type peer struct {
 	vxlan bool
 }
 
-// newestKey must only be called on nodes that are in the mesh.
-func (p *peer) newestKey() overlay.WireGuardKey { return p.WireGuard[len(p.WireGuard)-1] }
+// sessions are the generations that this node and p both have, the oldest first: what either has alone, nobody answers.
+func (b *builder) sessions(p *peer) []session {
+	var out []session
+	for _, own := range b.self.WireGuard {
+		if their, ok := p.Generation(own.Generation); ok && b.device(own) {
+			out = append(out, session{own, their})
+		}
+	}
+	return out
+}
+
+// session is a generation of this node's with the same one of a peer's.
+type session struct{ own, their overlay.WireGuardKey }
+
+// carrier is the session that traffic to p takes; ok is false when there is none.
+func (b *builder) carrier(p *peer, sessions []session) (s session, ok bool) {
+	for _, s := range sessions {
+		if s.own.Generation == b.self.Carried[p.name] {
+			return s, true
+		}
+	}
+	if len(sessions) == 0 {
+		return s, false
+	}
+	return sessions[0], true
+}
 
 // resolveNodes finds the present nodes and who may be in the mesh.
 func (b *builder) resolveNodes() {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"weft/pkg/kstate"
+	"weft/pkg/overlay"
 )
 
 const (
@@ -15,7 +16,7 @@ const (
 // transit puts what encrypted networks share: the namespace that a packet leaves only through WireGuard.
 //
 //	lo           the VTEP address: it outlives the WireGuard devices, so that a new key generation can take over
-//	weftwg0/1    one per live key generation; the newest has the peers
+//	weftwg0/1    one per live key generation, with the peers that have the same generation
 //	table inet   VXLAN only from (VTEP, VNI) pairs that are members: WireGuard proves the VTEP, not the network
 func (b *builder) transit() {
 	const ns = kstate.Transit
@@ -40,21 +41,17 @@ func (b *builder) transit() {
 	b.wireGuard(put)
 }
 
-// wireGuard puts the devices of the live key generations, and the peers on the newest.
+// wireGuard puts the devices of the live key generations, and on each the peers that have a key of the same generation.
+// So a peer may be on two devices; its route says which of them carries the traffic.
 func (b *builder) wireGuard(put func(kstate.Item)) {
 	const ns = kstate.Transit
-	newest, ok := b.newest()
-	if !ok {
-		return
-	}
-	device := kstate.WGName(newest.Generation)
 	for _, k := range b.self.WireGuard {
-		name := kstate.WGName(k.Generation)
-		if name == device && k != newest {
-			b.problem("node "+b.self.Node, "key generations %d and %d need the same WireGuard device: the older one is "+
-				"dropped", k.Generation, newest.Generation)
+		if !b.device(k) {
+			b.problem("node "+b.self.Node, "key generation %d and a newer one need the same WireGuard device: the older one is "+
+				"dropped", k.Generation)
 			continue
 		}
+		name := kstate.WGName(k.Generation)
 		put(kstate.Link{NS: ns, Name: name, Kind: kstate.KindWireGuard, MTU: transitMTU(b.self.UnderlayMTU), Backend: b.self.Backend})
 		put(kstate.WGDevice{NS: ns, Name: name, PublicKey: k.PublicKey, Port: k.Port})
 		put(kstate.Up{NS: ns, Link: name})
@@ -63,14 +60,32 @@ func (b *builder) wireGuard(put func(kstate.Item)) {
 		if !p.mesh {
 			continue
 		}
-		k := p.newestKey()
-		put(kstate.WGPeer{
-			NS: ns, Device: device, PublicKey: k.PublicKey,
-			Endpoint:   netip.AddrPortFrom(p.Underlay[0], k.Port),
-			AllowedIPs: single(p.VTEP).String(), Keepalive: b.self.Keepalive, Preshared: b.self.Preshared[p.name],
-		})
-		put(kstate.Route{NS: ns, Dst: single(p.VTEP), Link: device, Src: b.self.VTEP})
+		sessions := b.sessions(p)
+		for _, s := range sessions {
+			psk := b.self.Preshared[s.their.PublicKey]
+			if psk == "" && !s.own.KEM.IsZero() && !s.their.KEM.IsZero() {
+				continue // agreeing; without the preshared key the far end would not answer
+			}
+			put(kstate.WGPeer{
+				NS: ns, Device: kstate.WGName(s.own.Generation), PublicKey: s.their.PublicKey,
+				Endpoint:   netip.AddrPortFrom(p.Underlay[0], s.their.Port),
+				AllowedIPs: single(p.VTEP).String(), Keepalive: b.self.Keepalive, Preshared: psk,
+			})
+		}
+		if s, ok := b.carrier(p, sessions); ok {
+			put(kstate.Route{NS: ns, Dst: single(p.VTEP), Link: kstate.WGName(s.own.Generation), Src: b.self.VTEP})
+		}
 	}
+}
+
+// device reports whether an own generation has a device: two live ones alternate over two.
+func (b *builder) device(k overlay.WireGuardKey) bool {
+	for _, o := range b.self.WireGuard {
+		if o.Generation > k.Generation && kstate.WGName(o.Generation) == kstate.WGName(k.Generation) {
+			return false
+		}
+	}
+	return true
 }
 
 // member is an element of a set "members": a source address that may send a VNI.

@@ -46,7 +46,7 @@ func selfOf(n int) Self {
 		Node: node.Name, VTEP: node.VTEP, Underlay: node.Underlay[0], UnderlayMTU: node.UnderlayMTU, VXLANPort: node.VXLANPort,
 		Backend: node.Backend, WireGuard: node.WireGuard, Keepalive: 25, WGPorts: []uint16{51820, 51821},
 		EgressPool: prefix("169.254.64.0/18"), Routers: map[overlay.NetworkID]overlay.Router{},
-		Legs: map[overlay.NetworkID]overlay.Leg{}, IPv6: true, BridgeNetfilter: true, Preshared: map[string]bool{},
+		Legs: map[overlay.NetworkID]overlay.Leg{}, IPv6: true, BridgeNetfilter: true, Preshared: map[keys.PublicKey]string{}, Carried: map[string]int{},
 	}
 }
 

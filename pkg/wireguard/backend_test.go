@@ -286,7 +286,7 @@ func TestPortInUse(t *testing.T) {
 			t.Errorf("%s of an absent device: %v", name, err)
 		}
 	}
-	if err := c.SetPeer(kstate.WGPeer{Device: "weftwg0", PublicKey: key(1), Preshared: true}, nil); err == nil {
+	if err := c.SetPeer(kstate.WGPeer{Device: "weftwg0", PublicKey: key(1), Preshared: "00000000"}, nil); err == nil {
 		t.Error("a peer was set without its preshared key")
 	}
 	if devices, peers, _, err := c.Observe(time.Now()); err != nil || len(devices) != 1 || len(peers) != 0 || devices[0] != d {

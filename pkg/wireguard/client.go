@@ -85,7 +85,7 @@ func (c *Client) Observe(now time.Time) (devices []kstate.WGDevice, peers []ksta
 func (p peerStatus) item(device string, now time.Time) kstate.WGPeer {
 	return kstate.WGPeer{
 		NS: kstate.Transit, Device: device, PublicKey: p.key, Endpoint: p.endpoint,
-		AllowedIPs: joinPrefixes(p.allowed), Keepalive: p.keepalive, Preshared: !p.psk.IsZero(), Fresh: p.fresh(now),
+		AllowedIPs: joinPrefixes(p.allowed), Keepalive: p.keepalive, Preshared: p.psk.Fingerprint(), Fresh: p.fresh(now),
 	}
 }
 

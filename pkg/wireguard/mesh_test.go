@@ -237,7 +237,7 @@ func testMesh(t *testing.T, backend string) {
 	a, b := pair(t, backend, true)
 	psk := mustPSK(t)
 	pa, pb := a.knows(b, 25), b.knows(a, 0)
-	pa.Preshared, pb.Preshared = true, true
+	pa.Preshared, pb.Preshared = psk.Fingerprint(), psk.Fingerprint()
 	a.call("SetPeer", PeerArgs{pa, psk.Reveal()}, nil)
 	b.call("SetPeer", PeerArgs{pb, psk.Reveal()}, nil)
 	a.call("Initiate", None{}, nil)
@@ -259,7 +259,7 @@ func testMesh(t *testing.T, backend string) {
 		time.Since(s.LastHandshake).Abs() > time.Minute {
 		t.Errorf("stats: %+v", s)
 	}
-	if o := b.observe(); o.Peers[0].Keepalive != 0 || !o.Peers[0].Preshared {
+	if o := b.observe(); o.Peers[0].Keepalive != 0 || o.Peers[0].Preshared != psk.Fingerprint() {
 		t.Errorf("keepalive writes left a mark: %+v", o.Peers[0])
 	}
 

@@ -39,7 +39,7 @@ const yieldFor = 60 * time.Millisecond
 // may be begun again that would have ended well; that costs one more round trip.
 const recoverAfter = 100 * time.Millisecond
 
-// SetPeer adds the peer or changes what differs. psk must be given exactly when p.Preshared. The endpoint of a peer
+// SetPeer adds the peer or changes what differs. psk is the key that p.Preshared is the fingerprint of, nil for none. The endpoint of a peer
 // whose session is fresh (a handshake in the last 3 minutes) is left alone: it is where the peer proved to be. Allowed
 // IPs are replaced for this peer only. A peer that is new, or moved, or has no fresh session, is initiated to: at once,
 // or after 60 ms when the other side has the larger key and is expected to begin.
@@ -55,7 +55,10 @@ func (c *Client) SetPeer(p kstate.WGPeer, psk *keys.PresharedKey) error {
 }
 
 func (c *Client) setPeer(ctl control, have status, want kstate.WGPeer, psk *keys.PresharedKey) error {
-	if want.Preshared != (psk != nil && !psk.IsZero()) {
+	if psk == nil {
+		psk = &keys.PresharedKey{}
+	}
+	if want.Preshared != psk.Fingerprint() {
 		return errors.New("preshared key and the peer's description disagree")
 	}
 	allowed, err := splitPrefixes(want.AllowedIPs)
@@ -70,9 +73,6 @@ func (c *Client) setPeer(ctl control, have status, want kstate.WGPeer, psk *keys
 	}
 	if joinPrefixes(old.allowed) != joinPrefixes(allowed) {
 		change.allowed, change.setAllowed = allowed, true
-	}
-	if psk == nil {
-		psk = &keys.PresharedKey{}
 	}
 	if !old.psk.Equal(*psk) {
 		change.psk = psk

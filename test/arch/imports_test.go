@@ -90,6 +90,7 @@ var ranks = map[string]int{
 	"pkg/ledger":         2,
 	"pkg/ipam":           2,
 	"pkg/plan":           3,
+	"pkg/rotate":         1,
 	"pkg/wireguard":      3,
 	"pkg/engine":         4,
 	"pkg/engine/control": 3,
@@ -141,6 +142,7 @@ var only = map[string][]string{
 	"pkg/kstate":  {"weft/keys", "weft/pkg/overlay"},
 	"pkg/plan":    {"weft/keys", "weft/pkg/overlay", "weft/pkg/kstate"},
 	"pkg/ledger":  {"weft/keys", "weft/pkg/overlay"},
+	"pkg/rotate":  {},
 	"pkg/api":     {"weft/pkg/overlay"},
 	"pkg/config":  {},
 	"pkg/netns":   {},
@@ -153,7 +155,7 @@ var only = map[string][]string{
 
 // pure packages decide: values in, values out. They have no use for these.
 var (
-	pure   = []string{"pkg/overlay", "pkg/kstate", "pkg/plan", "pkg/ledger"}
+	pure   = []string{"pkg/overlay", "pkg/kstate", "pkg/plan", "pkg/ledger", "pkg/rotate"}
 	impure = []string{"context", "log", "log/slog", "net/http", "os", "os/exec", "syscall", "golang.org/x/sys", "math/rand", "math/rand/v2", "sync"}
 )
 

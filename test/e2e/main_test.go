@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -18,6 +22,9 @@ import (
 
 // Paths of the binaries under test; set by TestMain. They lie outside /run, which the lab's hosts do not see.
 var weftBinary, consulBinary string
+
+// labPrefix begins the names of the labs; set it where several people test on one machine.
+var labPrefix = cmp.Or(os.Getenv("WEFT_E2E_LAB"), "e2e")
 
 func TestMain(m *testing.M) {
 	if os.Getenv(toolEnv) != "" {
@@ -127,7 +134,7 @@ func sharedWorld(t *testing.T) *world {
 	t.Helper()
 	needRoot(t)
 	if shared.l == nil {
-		shared.l = upLab(t, lab.Options{Name: fmt.Sprintf("e2e-%d", os.Getpid())})
+		shared.l = upLab(t, lab.Options{Name: fmt.Sprintf("%s-%d", labPrefix, os.Getpid())})
 	}
 	w := &world{shared.l, t}
 	t.Cleanup(func() { w.logs(t) })
@@ -138,7 +145,7 @@ func sharedWorld(t *testing.T) *world {
 func ownWorld(t *testing.T, o lab.Options) *world {
 	t.Helper()
 	needRoot(t)
-	o.Name = fmt.Sprintf("e2e-%d-%s", os.Getpid(), strings.ToLower(t.Name()))
+	o.Name = fmt.Sprintf("%s-%d-%s", labPrefix, os.Getpid(), strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), "/", "-"))
 	o.Name = o.Name[:min(32, len(o.Name))]
 	l := upLab(t, o)
 	w := &world{l, t}
@@ -155,7 +162,7 @@ func upLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), slow(90*time.Second))
 	defer cancel()
-	o.Weft, o.Consul = weftBinary, consulBinary
+	o.Weft, o.Consul = cmp.Or(o.Weft, weftBinary), consulBinary
 	if o.Backend == "" {
 		o.Backend = os.Getenv(backendEnv)
 	}
@@ -180,10 +187,39 @@ func (w *world) logs(t *testing.T) {
 		if i := strings.Index(string(data), "WARNING: DATA RACE"); i >= 0 {
 			t.Errorf("data race in the agent of %s:\n%.4000s", n, data[i:])
 		}
+		for name, secret := range w.secrets(n) {
+			if bytes.Contains(data, secret) {
+				t.Errorf("the agent log of %s holds the secret of %s", n, name)
+			}
+		}
 		if t.Failed() {
 			t.Logf("agent log of %s, its end:\n%s", n, data[max(0, len(data)-3000):])
 		}
 	}
+}
+
+// secrets are what a node's key files hold now, in the forms in which a log might have it.
+func (w *world) secrets(host string) map[string][]byte {
+	out := map[string][]byte{}
+	files, err := filepath.Glob(filepath.Join(w.Dir(), host, "data", "keys", "*.key"))
+	if err != nil {
+		return out
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		for i, field := range bytes.Fields(text) {
+			raw, err := base64.StdEncoding.DecodeString(string(field))
+			if err != nil || len(raw) != 32 || strings.HasPrefix(filepath.Base(f), "pairs-") && i%4 != 2 {
+				continue // a public key, or a ciphertext
+			}
+			name := fmt.Sprintf("%s, field %d", filepath.Base(f), i)
+			out[name], out[name+", hexadecimal"] = field, []byte(hex.EncodeToString(raw))
+		}
+	}
+	return out
 }
 
 // run runs argv on a host and returns its output; it fails the test on an error.

@@ -233,7 +233,7 @@ func (w *world) inTransit(_ string, argv []string) []string {
 // knows reports whether a host's forwarding table of a network has a MAC.
 func (w *world) knows(host string, n api.Network, mac string) error {
 	fdb, err := w.try(host, "ip", "netns", "exec", "weft-n-"+string(n.ID), "bridge", "fdb", "show", "dev", "vxlan0")
-	if err == nil && !strings.Contains(fdb, mac+" dst") {
+	if err == nil && !strings.Contains(fdb, mac+" master") {
 		err = errors.New(fdb)
 	}
 	return err

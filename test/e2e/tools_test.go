@@ -22,7 +22,8 @@ const toolEnv = "WEFT_E2E_TOOL"
 func toolMain(args []string) int {
 	tools := map[string]func([]string) (any, error){"ping": toolPing, "listen": toolListen, "send": toolSend, "frame": toolFrame, "links": toolLinks, "monitor": toolMonitor,
 		"sink": toolSink, "stream": toolStream,
-		"names": toolNames, "serve": toolServe, "lookup": toolLookup}
+		"names": toolNames, "serve": toolServe, "lookup": toolLookup,
+		"drain": toolDrain, "flow": toolFlow, "kv": toolKV}
 	if len(args) == 0 || tools[args[0]] == nil {
 		fmt.Fprintln(os.Stderr, "e2e tool: unknown", args)
 		return 2

@@ -174,3 +174,29 @@ func (b *Backend) Leave(ctx context.Context, spec api.LeaveSpec) error {
 func (b *Backend) Plan(ctx context.Context) (string, error) {
 	return "want\nhave\ndiff\n", b.enter(ctx, "Plan")
 }
+
+// Keys implements apiserver.Keys: one generation, never changing.
+func (b *Backend) Keys(ctx context.Context) (api.KeyStatus, error) {
+	return api.KeyStatus{Generation: 1}, b.enter(ctx, "Keys")
+}
+
+// RotateKeys implements apiserver.Keys: it is done at once.
+func (b *Backend) RotateKeys(ctx context.Context) (api.KeyStatus, error) {
+	return api.KeyStatus{Generation: 2}, b.enter(ctx, "RotateKeys")
+}
+
+// Trust implements apiserver.Trust: an open cluster.
+func (b *Backend) Trust(ctx context.Context) (api.Trust, error) {
+	return api.Trust{Mode: "open", Cluster: "c1"}, b.enter(ctx, "Trust")
+}
+
+// PutTrust implements apiserver.Trust; it keeps nothing.
+func (b *Backend) PutTrust(ctx context.Context, _ api.TrustRecord) error {
+	return b.enter(ctx, "PutTrust")
+}
+
+// ForgetNode implements apiserver.Trust; it forgets nothing.
+func (b *Backend) ForgetNode(ctx context.Context, name string) error {
+	_, err := b.Node(ctx, name)
+	return err
+}

@@ -14,7 +14,7 @@ import (
 func Config(b *Backend, socket string) apiserver.Config {
 	return apiserver.Config{
 		Socket: socket, Log: slog.New(slog.DiscardHandler),
-		Networks: b, Endpoints: b, Checks: b, Processes: b, Names: b, Nodes: b, System: b,
+		Networks: b, Endpoints: b, Checks: b, Processes: b, Names: b, Nodes: b, System: b, Keys: b, Trust: b,
 	}
 }
 
