@@ -54,6 +54,18 @@ key_prefix "weft/recall/" {
   policy = "write"
 }
 
+# Ciphertexts for preshared keys, by receiver and sender; what a join token admits, and which uses of it are taken. All
+# signed but the last, and useless to who is not meant.
+key_prefix "weft/kem/" {
+  policy = "write"
+}
+key_prefix "weft/trust/" {
+  policy = "write"
+}
+key_prefix "weft/slots/" {
+  policy = "write"
+}
+
 # The sentinel: made by the first node, and put back by any after Consul was wiped. With "read" only an operator can.
 key "weft/cluster" {
   policy = "write"
