@@ -115,10 +115,12 @@ func (tr *traffic) result() (p pings, s flowed) {
 
 // hitless runs do under traffic and demands that nothing is lost. A machine that is too busy loses packets without any
 // help, in the queues of the engine: so a run with a loss is believed only if the same traffic without do, right after,
-// has none; else it is tried again.
+// has none; else it is tried again. A retransmission alone, with no ping lost, must come again in a second believed run:
+// TCP sends again also what was only late.
 func (w *world) hitless(t *testing.T, what string, count int, start func() *traffic, do func()) {
 	t.Helper()
 	const tries = 4
+	believed := 0
 	for try := 1; ; try++ {
 		tr := start()
 		time.Sleep(500 * time.Millisecond)
@@ -130,10 +132,17 @@ func (w *world) hitless(t *testing.T, what string, count int, start func() *traf
 			return
 		}
 		cp, cs := start().result()
-		if cp.Received == cp.Sent && cs.Retransmits == 0 || try == tries {
+		if cp.Received == cp.Sent && cs.Retransmits == 0 {
+			believed++
+		}
+		if believed > 0 && p.Received < p.Sent || believed > 1 || try == tries {
 			t.Errorf("%s: lost %d of %d pings (%v) and %d segments; the same without it: %d and %d", what, p.Sent-p.Received, p.Sent, p.Lost,
 				s.Retransmits, cp.Sent-cp.Received, cs.Retransmits)
 			return
+		}
+		if believed > 0 {
+			t.Logf("%s: %d segments were sent again and no ping was lost; tried once more", what, s.Retransmits)
+			continue
 		}
 		t.Logf("%s: not believed, the machine loses as much by itself: %d of %d pings, %d segments", what, cp.Sent-cp.Received, cp.Sent, cs.Retransmits)
 	}
