@@ -3,7 +3,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOFLAGS_BUILD = -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 export CGO_ENABLED ?= 0
 
-.PHONY: help build consul demo demo-down test test-kernel test-cni lint bench fuzz clean
+.PHONY: help build consul demo demo-down test test-long test-kernel test-cni lint bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ demo-down: ## take the demo away
 
 test: build consul ## all tests; as root, else those that need it are counted and named
 	@go run ./test/report -- ./...
+
+test-long: build consul ## what takes minutes: preshared keys across WireGuard's rekey
+	@WEFT_E2E_LONG=1 go run ./test/report -run 'TestPresharedChange' -- ./test/e2e
 
 test-kernel: consul ## the tests that concern the kernel, in a guest whose kernel has WireGuard
 	@go run ./test/kernel

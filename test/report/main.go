@@ -50,7 +50,7 @@ func run(args []string) error {
 	}
 	race := "no: no C compiler here (apt-get install gcc libc6-dev)"
 	// One package at a time: many of them make hosts, and some measure.
-	argv := []string{"test", "-json", "-count=1", "-timeout=20m", "-p=1"}
+	argv := []string{"test", "-json", "-count=1", "-timeout=40m", "-p=1"}
 	env := append(os.Environ(), "CGO_ENABLED=0")
 	if _, err := exec.LookPath("gcc"); err == nil {
 		race = "on"
