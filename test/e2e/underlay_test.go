@@ -131,10 +131,14 @@ func TestUnderlayNAT(t *testing.T) {
 		t.Errorf("pings to the host behind the NAT: %+v", p)
 	}
 	keepalive("0s")
-	time.Sleep(5 * time.Second)
-	if p := w.ping("n1", "nat-a", c.Address.Addr().String(), 3, 10*time.Millisecond, 84); p.Received != 0 {
-		t.Errorf("control: without keepalive the NAT should have forgotten: %+v", p)
-	}
+	// The agents' probes open the way now and then, every half minute or so: between them it is shut.
+	w.eventually(40*time.Second, "control: without keepalive the NAT forgets", func() error {
+		time.Sleep(5 * time.Second)
+		if p := w.ping("n1", "nat-a", c.Address.Addr().String(), 3, 10*time.Millisecond, 84); p.Received != 0 {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
 	keepalive("1s")
 	w.eventually(10*time.Second, "n3 is reached again", func() error {
 		if p := w.ping("n1", "nat-a", c.Address.Addr().String(), 3, 10*time.Millisecond, 84); p.Received != 3 {
@@ -178,7 +182,7 @@ func TestUnderlayIPv6(t *testing.T) {
 		case b[20] == 17 && binary.BigEndian.Uint16(b[56:]) == 51820:
 			wireguard++
 			largest = max(largest, len(b)-14)
-		case b[20] != 58: // neighbour discovery
+		case b[20] != 58 && b[20] != 0: // neighbour discovery, and multicast listener reports (after a hop-by-hop header)
 			otherwise++ // fragments (44), for one
 		}
 	})
