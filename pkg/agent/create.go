@@ -224,15 +224,18 @@ func (a *Agent) checkOverlap(n overlay.Network, s *overlay.Snapshot) error {
 	if n.AllowOverlap {
 		return nil
 	}
-	subnet := n.Subnet()
-	for _, name := range sortedNames(s.Networks) {
-		if o := s.Networks[name]; o.Alive() && o.Subnet().Overlaps(subnet) {
-			return apiErr(api.Conflict, "subnet %s overlaps %s of network %s: choose another, or pass --allow-overlap", subnet, o.Subnet(), o.Name)
-		}
-	}
 	routes, err := a.kernel.HostRoutes()
 	if err != nil {
 		return err
+	}
+	return a.overlap(n.Subnet(), s, routes)
+}
+
+// overlap says what of the cluster or of this host, whose routes are given, a subnet overlaps; nil for nothing.
+func (a *Agent) overlap(subnet netip.Prefix, s *overlay.Snapshot, routes []netip.Prefix) error {
+	if names := plan.Overlaps(subnet, s); len(names) > 0 {
+		name := names[0]
+		return apiErr(api.Conflict, "subnet %s overlaps %s of network %s: choose another, or pass --allow-overlap", subnet, s.Networks[name].Subnet(), name)
 	}
 	for _, r := range routes {
 		if r.Bits() > 0 && r.Overlaps(subnet) {
@@ -253,15 +256,14 @@ func (a *Agent) checkOverlap(n overlay.Network, s *overlay.Snapshot) error {
 // freeSubnet is the first subnet of the pools that overlaps nothing known.
 func (a *Agent) freeSubnet(s *overlay.Snapshot) (netip.Prefix, error) {
 	cfg := a.cfg.Load()
+	routes, err := a.kernel.HostRoutes() // once: there may be thousands of candidates
+	if err != nil {
+		return netip.Prefix{}, err
+	}
 	for _, pool := range cfg.Pools {
 		for p := netip.PrefixFrom(pool.Masked().Addr(), max(cfg.PoolSize, pool.Bits())); pool.Contains(p.Addr()); p = nextPrefix(p) {
-			err := a.checkOverlap(overlay.Network{Subnets: []netip.Prefix{p}}, s)
-			if err == nil {
+			if a.overlap(p, s, routes) == nil {
 				return p, nil
-			}
-			var e *api.Error
-			if !errors.As(err, &e) || e.Code != api.Conflict {
-				return netip.Prefix{}, err
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"maps"
 	"net/netip"
@@ -64,7 +63,7 @@ func (a *Agent) newPoolLocked(n overlay.Network) *pool {
 		Save:    a.save,
 		Initial: a.state.Pools[n.Name],
 		Nodes:   func() int { return a.nodesOn(n.ID) },
-		Recall:  func(ctx context.Context) error { return a.recall(ctx, n.Name) }}
+		Recall:  func(ctx context.Context) error { return a.consul.Recall(ctx, n.Name, a.opt.Config.NodeName) }}
 	p := &pool{Pool: ipam.NewPool(cfg), network: n, stop: make(chan struct{})}
 	own := map[overlay.EndpointID]netip.Addr{}
 	for id, e := range a.state.Endpoints {
@@ -108,15 +107,6 @@ func (a *Agent) nodesOn(id overlay.NetworkID) int {
 		}
 	}
 	return n
-}
-
-// recall asks the other nodes for their spare addresses. The value differs each time, so that watchers wake.
-func (a *Agent) recall(ctx context.Context, network string) error {
-	value, err := json.MarshalIndent(map[string]any{"node": a.opt.Config.NodeName, "at": time.Now().UTC()}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return a.consul.Txn(ctx, consul.Set(consul.RecallPath(network), value))
 }
 
 // adoptPools makes the pools of the networks that endpoints or kept leases of this node belong to.

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -117,45 +116,36 @@ func (a *Agent) watchRecords(ctx context.Context, dir string) error {
 
 // watchNodes follows the revisions of node records and reads those that moved.
 func (a *Agent) watchNodes(ctx context.Context) error {
-	return a.consul.Watch(ctx, "revs/nodes", func(pairs []consul.Pair) {
-		self := a.opt.Config.NodeName
-		own := uint64(0)
-		moved := map[string]uint64{}
-		for _, p := range pairs {
-			node := strings.TrimPrefix(p.Path, "revs/nodes/")
-			if rev, err := strconv.ParseUint(string(p.Value), 10, 64); err == nil {
-				moved[nodePath(node)] = rev
-				if node == self {
-					own = rev
-				}
-			}
-		}
+	own := nodePath(a.opt.Config.NodeName)
+	return a.consul.Watch(ctx, consul.NodeRevsDir, func(pairs []consul.Pair) {
+		moved := revisions(pairs, consul.NodeRevsDir, nodePath)
 		if a.fetch(ctx, moved) {
-			a.confirmOwn(nodePath(self), own)
+			a.confirmOwn(own, moved[own])
 			a.deliver("nodes")
 		}
 	})
 }
 
+// revisions maps the record that each pair of a revision folder is about, path(node), to its revision, 0 for a value
+// that is none.
+func revisions(pairs []consul.Pair, dir string, path func(node string) string) map[string]uint64 {
+	out := make(map[string]uint64, len(pairs))
+	for _, p := range pairs {
+		out[path(strings.TrimPrefix(p.Path, dir+"/"))] = parseRevision(p.Value)
+	}
+	return out
+}
+
 // watchEndpoints follows the revisions of the endpoint records of one network and reads those that moved.
 func (a *Agent) watchEndpoints(ctx context.Context, network string, w *netWatch) error {
 	first := true
-	return a.consul.Watch(ctx, "revs/"+network, func(pairs []consul.Pair) {
-		moved := map[string]uint64{}
-		own := uint64(0)
-		for _, p := range pairs {
-			node := strings.TrimPrefix(p.Path, "revs/"+network+"/")
-			if rev, err := strconv.ParseUint(string(p.Value), 10, 64); err == nil {
-				moved[endpointsPath(node, network)] = rev
-				if node == a.opt.Config.NodeName {
-					own = rev
-				}
-			}
-		}
+	dir, own := consul.RevsDir(network), endpointsPath(a.opt.Config.NodeName, network)
+	return a.consul.Watch(ctx, dir, func(pairs []consul.Pair) {
+		moved := revisions(pairs, dir, func(node string) string { return endpointsPath(node, network) })
 		if !a.fetch(ctx, moved) {
 			return
 		}
-		a.confirmOwn(endpointsPath(a.opt.Config.NodeName, network), own)
+		a.confirmOwn(own, moved[own])
 		if first {
 			first = false
 			a.mu.Lock()
@@ -351,10 +341,10 @@ func (a *Agent) confirmOwn(path string, rev uint64) {
 
 // watchRecall gives unused spare addresses back when another node asks for them.
 func (a *Agent) watchRecall(ctx context.Context) error {
-	return a.consul.Watch(ctx, "recall", func(pairs []consul.Pair) {
+	return a.consul.Watch(ctx, consul.RecallDir, func(pairs []consul.Pair) {
 		for _, p := range pairs {
 			a.mu.Lock()
-			pl := a.pools[strings.TrimPrefix(p.Path, "recall/")]
+			pl := a.pools[strings.TrimPrefix(p.Path, consul.RecallDir+"/")]
 			a.mu.Unlock()
 			if pl == nil || pl.recalled.Swap(p.Version) == p.Version {
 				continue
